@@ -1,0 +1,28 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vppinstance import VppInstance
+
+
+@pytest.fixture(scope="session")
+def vpp_instance() -> Iterator[VppInstance]:
+    """The VPP all tests share; whole before each of them, see `_vpp_is_healthy`."""
+    if reason := VppInstance.unavailable():
+        (pytest.fail if os.environ.get("CI_REQUIRE_VPP") == "1" else pytest.skip)(reason)
+    with VppInstance() as vpp:
+        yield vpp
+
+
+@pytest.fixture(autouse=True)
+def _vpp_is_healthy(request: pytest.FixtureRequest) -> None:
+    """Start the shared VPP again if the test before this one left it dead or stuck."""
+    if "vpp_instance" in request.fixturenames:
+        vpp: VppInstance = request.getfixturevalue("vpp_instance")
+        if not vpp.healthy():
+            vpp.restart()

@@ -1,0 +1,101 @@
+"""Who is on the other end: what a contract test needs to know of a stack besides its table.
+
+A stack's peers are plain sockets where they can be: the host stack and VPP both talk to the kernel. The fake has no
+kernel to talk to, so its peers are sessions of a second worker behind the few socket methods that the tests use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
+
+from tests.contract.driver import Address
+from vppaio.vcl._vcl import lib
+
+PATIENCE: Final = 5.0
+
+
+class Stack(Protocol):
+    """A table and its surroundings."""
+
+    name: str
+    ops: Any
+    host: str  # where sessions may listen
+    host6: str
+    peer_host6: str  # where peers may, on IPv6
+    foreign: str  # an address that is not this stack's own: cannot be bound
+    unroutable: str  # a TCP connect there fails by itself, soon
+    unroutable_datagram: str | None  # the same for a datagram session's, if there is such an address
+
+    def connect(self, to: Address) -> Any:
+        """A connected socket-like peer; its reads wait at most PATIENCE seconds."""
+
+    def listen(self, host: str | None = None) -> Any:
+        """A listening socket-like peer; its address is `getsockname()[:2]`."""
+
+    def datagrams(self, host: str | None = None) -> Any:
+        """A bound datagram peer."""
+
+    def reset(self, peer: Any) -> None:
+        """Close `peer` so that our end is reset."""
+
+    def slow_listen(self) -> AbstractContextManager[None]:
+        """In this block session_listen takes long enough for a second thread to come in between, where possible."""
+
+    def check(self) -> None:
+        """Raise what went wrong inside the table unnoticed."""
+
+
+class HostStack:
+    """host.c; peers are sockets on the loopback interface."""
+
+    name = "host"
+    host = "127.0.0.1"
+    host6 = peer_host6 = "::1"
+    foreign = "192.0.2.1"
+    # Whatever the routes of the machine: TCP to a multicast address is ENETUNREACH (net/ipv4/tcp_ipv4.c), and a
+    # broadcast address without SO_BROADCAST is EACCES (net/ipv4/datagram.c).
+    unroutable = "224.0.0.1"
+    unroutable_datagram = "255.255.255.255"
+
+    def __init__(self) -> None:
+        self.ops = lib.vppaio_host_ops()
+        self._peers = contextlib.ExitStack()
+
+    def close(self) -> None:
+        self._peers.close()
+
+    def connect(self, to: Address) -> socket.socket:
+        return self._keep(socket.create_connection(to, PATIENCE))
+
+    def listen(self, host: str | None = None) -> socket.socket:
+        host = host or self.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return self._keep(socket.create_server((host, 0), family=family))
+
+    def datagrams(self, host: str | None = None) -> socket.socket:
+        host = host or self.host
+        peer = self._keep(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM))
+        peer.bind((host, 0))
+        return peer
+
+    def reset(self, peer: socket.socket) -> None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+
+    def slow_listen(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()  # listen(2) has nothing to wait for; hammering hits it all the same
+
+    def check(self) -> None:
+        pass
+
+    def _keep(self, peer: socket.socket) -> socket.socket:
+        peer.settimeout(PATIENCE)
+        return self._peers.enter_context(peer)
+
+
+class FakeStack(HostStack):
+    name = "fake"

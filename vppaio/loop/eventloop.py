@@ -1,0 +1,180 @@
+"""EventLoop: asyncio's loop, with network endpoints on sessions.
+
+asyncio.SelectorEventLoop brings scheduling, subprocesses, signals, pipes, unix sockets, add_reader, executors and debug mode,
+each as the running Python has it. Overridden is what opens network endpoints, and the selector it sleeps on. This class
+is the table of contents: the work is in serve, connect, endpoints and sockets.
+"""
+
+import asyncio
+import socket
+from asyncio import constants, sslproto
+from collections.abc import Callable
+from typing import Any
+
+from vppaio.config import Config
+from vppaio.loop import connect, endpoints, serve
+from vppaio.loop.stacks import Stacks
+from vppaio.reactor.poller import Selector
+from vppaio.reactor.worker import Session
+from vppaio.transports.pseudosocket import SessionSocket
+from vppaio.transports.stream import StreamTransport
+
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+
+def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
+    """A client that fails the handshake is no error of ours; asyncio reports it in debug mode only, and so does
+    SSLProtocol itself."""
+    if not waiter.cancelled():
+        waiter.exception()
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
+    otherwise.
+
+    Args:
+        config: settings; by default from the environment.
+
+    Raises:
+        ValueError: a setting is wrong; names it.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._config = Config() if config is None else config
+        selector = Selector(self._config.busy_poll_us)
+        self._poller = selector.poller
+        self._stacks = Stacks(self._config, self._poller)
+        self._listeners: dict[Any, Any] = {}
+        super().__init__(selector)
+
+    # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """("host",) or ("host", "vpp"). Attaches if nothing was opened yet.
+
+        Raises:
+            OSError: VPP is configured and cannot be attached.
+        """
+        return self._stacks.names
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the loop was made: turns, sleeps, and for each stack sessions, bytes, events and polls."""
+        return self._poller.statistics()
+
+    # ---- the turn ----------------------------------------------------------------------------------------------
+
+    def _process_events(self, event_list: Any) -> None:
+        if event_list:
+            super()._process_events(event_list)  # type: ignore[misc]
+        if self._debug:  # type: ignore[attr-defined]
+            self._poller.dispatch(self.slow_callback_duration, self._report_slow)
+        else:
+            self._poller.dispatch()
+
+    def _report_slow(self, handler: object, seconds: float) -> None:
+        asyncio.log.logger.warning("Executing %r took %.3f seconds", handler, seconds)
+
+    # ---- servers -----------------------------------------------------------------------------------------------
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> serve.Server:  # type: ignore[override]
+        return await serve.create_server(self, *args, **kwargs)
+
+    def _start_serving(self, protocol_factory: Callable[[], Any], sock: Any, *args: Any, **kwargs: Any) -> None:
+        if sock.family in _INET:
+            serve.start_serving(self, protocol_factory, sock, *args, **kwargs)
+        else:
+            super()._start_serving(protocol_factory, sock, *args, **kwargs)  # type: ignore[misc]
+
+    def _stop_serving(self, sock: Any) -> None:
+        if sock in self._listeners:
+            self._listeners.pop(sock).close()
+            sock.detach()
+        else:
+            super()._stop_serving(sock)  # type: ignore[misc]
+
+    # ---- connections -------------------------------------------------------------------------------------------
+
+    async def _connect_sock(self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> Any:
+        if self._stacks.stack_for(addr_info[4][0]) == "host":
+            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)  # type: ignore[misc]
+        return await connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        if isinstance(sock, SessionSocket):
+            await connect.sock_connect(self, sock, address)
+        else:
+            await super().sock_connect(sock, address)
+
+    def _make_socket_transport(
+        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> Any:
+        if isinstance(sock, SessionSocket):
+            return StreamTransport(self, sock.session, protocol, waiter, extra, server, sock)
+        if sock.family in _INET and sock.type == socket.SOCK_STREAM:
+            self._ensure_fd_no_transport(sock)
+            session = self._stacks.worker("host").adopt_fd(sock.fileno())
+            session.set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return StreamTransport(self, session, protocol, waiter, extra, server, sock)
+        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)  # type: ignore[misc]
+
+    def _make_ssl_transport(
+        self,
+        rawsock: Any,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> Any:
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
+
+    def _start_tls_server(
+        self,
+        session: Session,
+        protocol: Any,
+        sslcontext: Any,
+        extra: dict[str, Any],
+        server: serve.Server | None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> None:
+        """TLS on an accepted session; the protocol hears of it when the handshake is done."""
+        waiter = self.create_future()
+        waiter.add_done_callback(_ignore_handshake_failure)
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=True,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        StreamTransport(self, session, ssl_protocol, None, extra, server)
+
+    # ---- datagrams ---------------------------------------------------------------------------------------------
+
+    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        return await endpoints.create_datagram_endpoint(self, *args, **kwargs)
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
+        self._stacks.ensure_fd_no_transport(fd)

@@ -1,0 +1,186 @@
+"""create_server and the Server object.
+
+A server is asyncio's own `Server` over socket objects: the kernel's for addresses of the host stack, `SessionSocket` for
+VPP's. asyncio's rules about serving, closing and waiting come with it, per Python version. What is ours is
+the accepting: a `Listener` on a session, and transports made without a task in between.
+"""
+
+import asyncio
+import itertools
+import weakref
+from asyncio import base_events
+from collections.abc import Callable, Iterable
+from socket import AF_UNSPEC, AI_PASSIVE, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
+from typing import TYPE_CHECKING, Any
+
+from vppaio.reactor.worker import Session
+from vppaio.transports.listener import Listener
+from vppaio.transports.pseudosocket import SessionSocket
+from vppaio.transports.stream import StreamTransport
+
+if TYPE_CHECKING:
+    from vppaio.loop.eventloop import EventLoop
+
+
+class Server(base_events.Server):
+    """asyncio's server, with `close_clients` and `abort_clients` on every Python version (asyncio has them from 3.13)."""
+
+    if not hasattr(base_events.Server, "close_clients"):
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+
+        def _attach(self, transport: Any) -> None:
+            super()._attach()
+            self._transports.add(transport)
+
+        def _detach(self, transport: Any) -> None:
+            self._transports.discard(transport)
+            super()._detach()
+
+        def close_clients(self) -> None:
+            """Close all connections, as their transports' `close` does."""
+            for transport in self._transports.copy():
+                transport.close()
+
+        def abort_clients(self) -> None:
+            """Drop all connections, as their transports' `abort` does."""
+            for transport in self._transports.copy():
+                transport.abort()
+
+
+async def create_server(
+    loop: "EventLoop",
+    protocol_factory: Callable[[], Any],
+    host: str | Iterable[str] | None = None,
+    port: int | None = None,
+    *,
+    family: int = AF_UNSPEC,
+    flags: int = AI_PASSIVE,
+    sock: Any = None,
+    backlog: int = 100,
+    ssl: Any = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    start_serving: bool = True,
+    **options: Any,
+) -> Server:
+    """As asyncio's, on the stacks that the routes name for the addresses.
+
+    Of the options, `reuse_address`, `reuse_port` and `keep_alive` have no effect on VPP: an address has one application
+    there, and its TCP has no keepalive.
+
+    Raises:
+        OSError: EADDRINUSE, EADDRNOTAVAIL and others, naming the address.
+    """
+
+    async def kernel_sockets(**where: Any) -> list[Any]:
+        """As asyncio makes them, checks of the arguments included."""
+        server = await asyncio.SelectorEventLoop.create_server(
+            loop,
+            protocol_factory,
+            backlog=backlog,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            start_serving=False,
+            **where,
+            **options,
+        )
+        return list(server._sockets or ())
+
+    sockets: list[Any] = []
+    try:
+        if sock is not None or (host is None and port is None) or "vpp" not in loop.stacks:
+            sockets = await kernel_sockets(host=host, port=port, family=family, flags=flags, sock=sock)
+        else:
+            _check_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, **options)
+            for af, address in await _resolve(loop, host, port, family, flags):
+                if loop._stacks.stack_for(address[0]) == "host":
+                    sockets += await kernel_sockets(host=address[0], port=address[1], family=af, flags=flags)
+                else:
+                    sockets.append(_vpp_socket(loop, af, address, **options))
+        server = Server(loop, sockets, protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if start_serving:
+            server._start_serving()
+            # Skip one loop iteration so that all listeners go through, as asyncio does.
+            await asyncio.sleep(0)
+    except BaseException:
+        for item in sockets:
+            loop._stop_serving(item)
+        raise
+    return server
+
+
+def _check_options(
+    ssl: Any,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+    reuse_address: bool | None = None,
+    reuse_port: bool | None = None,
+    keep_alive: bool | None = None,
+) -> None:
+    """asyncio's checks, in asyncio's words."""
+    if isinstance(ssl, bool):
+        raise TypeError("ssl argument must be an SSLContext or None")
+    if ssl_handshake_timeout is not None and ssl is None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if ssl_shutdown_timeout is not None and ssl is None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+
+
+async def _resolve(
+    loop: "EventLoop", host: str | Iterable[str] | None, port: int | None, family: int, flags: int
+) -> list[tuple[int, Any]]:
+    """(family, address) of everything to listen on, each once and in a stable order."""
+    hosts = [None] if host == "" else [host] if isinstance(host, str) or not isinstance(host, Iterable) else list(host)
+    answers = await asyncio.gather(
+        *(loop._create_server_getaddrinfo(item, port, family=family, flags=flags) for item in hosts)
+    )
+    return list(dict.fromkeys((info[0], info[4]) for info in itertools.chain.from_iterable(answers)))
+
+
+def _vpp_socket(
+    loop: "EventLoop", family: int, address: Any, reuse_address: bool | None = None, keep_alive: bool | None = None, **_: Any
+) -> SessionSocket:
+    sock = SessionSocket(loop._stacks.worker("vpp"), family, SOCK_STREAM)
+    sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_address is not False)
+    if keep_alive:
+        sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+    sock.bind(address)
+    return sock
+
+
+def start_serving(
+    loop: "EventLoop",
+    protocol_factory: Callable[[], Any],
+    sock: Any,
+    sslcontext: Any = None,
+    server: Server | None = None,
+    backlog: int = 100,
+    *timeouts: float | None,
+    **named_timeouts: float | None,
+) -> None:
+    """Accept on `sock`, which listens already: what asyncio's Server asks of its loop."""
+    if isinstance(sock, SessionSocket):
+        session = sock.session
+    else:
+        session = loop._stacks.worker("host").adopt_fd(sock.fileno())
+
+    def plain(session: Session, peername: Any) -> None:
+        StreamTransport(loop, session, protocol_factory(), None, {"peername": peername}, server)
+
+    def encrypted(session: Session, peername: Any) -> None:
+        loop._start_tls_server(
+            session, protocol_factory(), sslcontext, {"peername": peername}, server, *timeouts, **named_timeouts
+        )
+
+    loop._listeners[sock] = Listener(
+        loop,
+        session,
+        sock,
+        plain if sslcontext is None else encrypted,
+        backlog,
+        (lambda: sock.reopen(backlog)) if isinstance(sock, SessionSocket) else None,
+    )

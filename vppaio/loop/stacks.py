@@ -1,0 +1,79 @@
+"""The stacks of one loop: which address goes where, and the worker that serves it.
+
+Nothing is attached before the first network call: a service may fork after it has made its loop, and VPP must be
+attached after that. Used by loop.eventloop; asks vcl.application and hands workers to the poller.
+"""
+
+import logging
+from typing import Any, Final
+
+from vppaio.config import Config, RouteTable, Stack
+from vppaio.reactor.poller import Poller
+from vppaio.reactor.worker import Worker
+from vppaio.vcl import application
+
+logger = logging.getLogger("vppaio")
+
+
+class Stacks:
+    """Decides once, at first use, whether VPP takes part."""
+
+    def __init__(self, config: Config, poller: Poller) -> None:
+        self._config: Final = config
+        self._poller: Final = poller
+        self._workers: dict[str, Worker] = {}
+        self._routes: RouteTable | None = None
+        if config.stack == "host":
+            self._routes = RouteTable(config.routes, vpp_attached=False)
+
+    @property
+    def routes(self) -> RouteTable:
+        """The route table.
+
+        Raises:
+            OSError: VPP is configured or asked for, and cannot be attached; the message names cause and cure.
+        """
+        if self._routes is None:
+            with_vpp = self._config.stack == "vpp" or application.is_configured(self._config)
+            if with_vpp:
+                application.attach(self._config)
+                index = application.acquire_worker()
+                self._add("vpp", Worker(application.vpp_ops_address(), index, application.release_worker))
+            else:
+                logger.info("no VPP is configured (%s does not exist): host stack", self._config.app_socket)
+            self._routes = RouteTable(self._config.routes, vpp_attached=with_vpp)
+        return self._routes
+
+    @property
+    def names(self) -> tuple[Stack, ...]:
+        """The stacks that take part: ("host",) or ("host", "vpp")."""
+        self.routes  # noqa: B018  decides
+        return ("host", "vpp") if "vpp" in self._workers else ("host",)
+
+    def stack_for(self, ip: str) -> Stack:
+        """The stack that serves a numeric address."""
+        return self.routes.stack_for(ip)
+
+    def worker(self, stack: Stack) -> Worker:
+        """This loop's worker on a stack that takes part."""
+        if stack == "host" and "host" not in self._workers:
+            self._add("host", Worker(application.host_ops_address()))
+        return self._workers[stack]
+
+    def _add(self, stack: Stack, worker: Worker) -> None:
+        self._poller.add(worker)
+        self._workers[stack] = worker
+
+    def ensure_fd_no_transport(self, fileobj: Any) -> None:
+        """Refuse a descriptor that belongs to a session: reading from both sides would lose bytes.
+
+        Raises:
+            RuntimeError: it does.
+        """
+        host = self._workers.get("host")
+        if host is None:
+            return
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        session = host.by_fd.get(fd)
+        if session is not None:
+            raise RuntimeError(f"File descriptor {fileobj!r} is used by transport {session.owner!r}")

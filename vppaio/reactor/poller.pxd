@@ -1,0 +1,18 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from vppaio.vcl.ops cimport epoll_event
+
+
+cdef class Poller:
+    cdef int epfd
+    cdef dict fd_to_key
+    cdef list workers
+    cdef epoll_event *events
+    cdef int64_t busy_poll_ns
+    cdef int64_t retry_at_ns    # when to ask a lost stack again; 0: none is lost
+    cdef readonly uint64_t n_turns, n_sleeps
+
+    cdef int _ask(self, int how) except -1
+    cdef bint _busy_poll(self, int64_t until_ns) except -1
+    cdef int _wait_kernel(self, int timeout_ms) except -2
+    cdef int _retry_lost(self) except -1

@@ -1,0 +1,234 @@
+"""Wait once for everything the loop cares about.
+
+Two sources of readiness: kernel descriptors (signals, subprocesses, add_reader) and sessions. A stack announces its
+sessions through its worker's descriptor, so one kernel wait covers both, with these catches (vcl-facts 3, 4, 9):
+
+1. VCL keeps some events to itself: a FIFO refilled between our last read and the clearing of its flag, a session already
+   readable when it joined the epoll set, whatever a blocking call found in the queue. They are parked in the worker and
+   its descriptor stays silent. So ask for parked events before sleeping, and do not sleep if there were any.
+   Nothing gets lost between asking and sleeping, because no VCL call lies between: a later arrival keeps
+   the descriptor readable.
+2. The descriptor is registered level-triggered. Its eventfd is written on the queue's change from empty to non-empty only,
+   and stays readable until VCL reads it; an edge-triggered registration would miss the second arrival.
+3. VCL never sleeps: with a positive timeout it sleeps to the end even when events are pending.
+4. Sessions are edge-triggered, so an event not used up must be remembered: `Session.again`.
+5. Dispatching stops after BUDGET_NS. What is left makes the next turn not sleep, and timers, call_soon and kernel
+   descriptors get their turn in between.
+6. When VPP dies the descriptor becomes readable for good. It then leaves the epoll set, and VCL is asked on a timer
+   instead: each `epoll_wait` tries to attach again.
+
+`busy_poll_us` repeats asking before the sleep: lower latency for a busy core.
+
+Called by loop.eventloop through the selector; asks reactor.worker. Runs on the loop's thread.
+"""
+import selectors
+from errno import EINTR
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport errno as c_errno
+from libc.stdlib cimport free, malloc
+
+from vppaio.reactor.worker cimport Worker, monotonic_ns
+from vppaio.vcl.ops cimport (
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLLIN,
+    EPOLLOUT,
+    VCL_WAIT_NOW,
+    VCL_WAIT_PARKED,
+    epoll_ctl,
+    epoll_wait,
+)
+
+cdef enum:
+    MAX_KERNEL_EVENTS = 256
+    BUDGET_NS = 1000000  # a timer may be late by this much because of sessions (and by one callback)
+    RETRY_LOST_NS = 250000000
+    EVENT_READ = 1  # selectors.EVENT_READ
+    EVENT_WRITE = 2
+
+
+cdef class Poller:
+    """One wait over kernel descriptors and workers.
+
+    Args:
+        epfd: the kernel epoll set of the selector.
+        fd_to_key: the selector's own map, for turning kernel events into keys.
+        busy_poll_us: how long to ask again before sleeping, in microseconds.
+    """
+
+    def __cinit__(self, int epfd, dict fd_to_key, int busy_poll_us=0):
+        self.epfd = epfd
+        self.fd_to_key = fd_to_key
+        self.workers = []
+        self.busy_poll_ns = busy_poll_us * <int64_t> 1000
+        self.events = <epoll_event *> malloc(MAX_KERNEL_EVENTS * sizeof(epoll_event))
+        if self.events == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.events)
+
+    def add(self, Worker worker):
+        """Wait for this worker's sessions too."""
+        self.workers.append(worker)
+        self._watch(worker)
+
+    def _watch(self, Worker worker):
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.u64 = 0
+        event.data.fd = worker.fd
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, worker.fd, &event) < 0:
+            raise OSError(c_errno, "epoll_ctl: cannot watch the worker's descriptor")
+
+    def close(self):
+        """Close every worker with its sessions. Idempotent."""
+        cdef Worker worker
+        workers, self.workers = self.workers, []
+        for worker in workers:
+            if not worker.lost:
+                epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
+            worker.close()
+
+    def statistics(self):
+        """Turns of the loop, sleeps in the kernel, and each stack's counters."""
+        cdef Worker worker
+        return {
+            "turns": self.n_turns,
+            "sleeps": self.n_sleeps,
+            "stacks": {worker.stack: worker.statistics() for worker in self.workers},
+        }
+
+    def wait(self, timeout=None):
+        """Sleep until something happens, at most `timeout` seconds (None: for ever).
+
+        Returns:
+            (key, mask) pairs for kernel descriptors; sessions wait for `dispatch`.
+        """
+        cdef Worker worker
+        cdef int64_t wait_ms
+        cdef int n, i, fd
+        cdef int64_t now
+        cdef list ready = []
+        self.n_turns += 1
+        if timeout is None:
+            wait_ms = -1
+        elif timeout <= 0:
+            wait_ms = 0
+        else:
+            # Up, not down: a turn that finds no timer due would be for nothing.
+            wait_ms = min(<int64_t> (<double> timeout * 1e3 + 0.999999), 86400000)
+        if self._ask(VCL_WAIT_PARKED):
+            wait_ms = 0
+        elif wait_ms != 0 and self.busy_poll_ns:
+            now = monotonic_ns()
+            if self._busy_poll(now + min(self.busy_poll_ns, wait_ms * 1000000 if wait_ms > 0 else self.busy_poll_ns)):
+                wait_ms = 0
+        if self.retry_at_ns:
+            self._retry_lost()
+            if wait_ms < 0 or wait_ms > 250:
+                wait_ms = 250
+        n = self._wait_kernel(<int> wait_ms)
+        for i in range(n):
+            fd = self.events[i].data.fd
+            for worker in self.workers:
+                if worker.fd == fd:
+                    worker.n_wakes += 1
+                    if worker.poll(VCL_WAIT_NOW) == 0 and worker.check_lost():
+                        epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
+                        self.retry_at_ns = monotonic_ns() + RETRY_LOST_NS
+                    break
+            else:
+                key = self.fd_to_key.get(fd)
+                if key is not None:
+                    # As selectors.EpollSelector has it: an error or hang-up wakes reader and writer.
+                    mask = ((EVENT_WRITE if self.events[i].events & ~<unsigned int> EPOLLIN else 0)
+                            | (EVENT_READ if self.events[i].events & ~<unsigned int> EPOLLOUT else 0))
+                    mask &= key.events
+                    if mask:
+                        ready.append((key, mask))
+        return ready
+
+    cdef int _ask(self, int how) except -1:
+        """1 if any worker has something to dispatch."""
+        cdef Worker worker
+        cdef bint found = False
+        for worker in self.workers:
+            if worker.has_work():
+                found = True
+            elif not worker.lost and worker.poll(how):
+                found = True
+        return found
+
+    cdef bint _busy_poll(self, int64_t until_ns) except -1:
+        """Ask until something happens or the time is up; True if it did."""
+        while True:
+            if self._ask(VCL_WAIT_NOW) or epoll_wait(self.epfd, self.events, 1, 0) > 0:
+                return True
+            if monotonic_ns() >= until_ns:
+                return False
+            if PyErr_CheckSignals() < 0:
+                raise
+
+    cdef int _wait_kernel(self, int timeout_ms) except -2:
+        cdef int n
+        if timeout_ms == 0:
+            n = epoll_wait(self.epfd, self.events, MAX_KERNEL_EVENTS, 0)
+        else:
+            self.n_sleeps += 1
+            with nogil:
+                n = epoll_wait(self.epfd, self.events, MAX_KERNEL_EVENTS, timeout_ms)
+        if n < 0:
+            if c_errno != EINTR:
+                raise OSError(c_errno, "epoll_wait")
+            # A handler of signal.signal may raise, and then has to end run_forever.
+            PyErr_CheckSignals()
+            n = 0
+        return n
+
+    cdef int _retry_lost(self) except -1:
+        """Ask a lost stack whether it is back."""
+        cdef Worker worker
+        cdef bint any_lost = False
+        if monotonic_ns() < self.retry_at_ns:
+            return 0
+        for worker in self.workers:
+            if worker.lost:
+                worker.poll(VCL_WAIT_NOW)
+                if worker.check_lost():
+                    self._watch(worker)
+                else:
+                    any_lost = True
+        self.retry_at_ns = monotonic_ns() + RETRY_LOST_NS if any_lost else 0
+        return 0
+
+    def dispatch(self, double slow_s=0, report_slow=None):
+        """Hand waiting session events to their handlers, within the budget.
+
+        Args:
+            slow_s: report handlers that take at least this long, in seconds; 0: none.
+            report_slow: called with the handler and its duration in seconds.
+        """
+        cdef Worker worker
+        cdef int64_t deadline = 0
+        for worker in self.workers:
+            if worker.has_work():
+                if deadline == 0:
+                    deadline = monotonic_ns() + BUDGET_NS
+                worker.dispatch(deadline, <int64_t> (slow_s * 1e9), report_slow)
+
+
+class Selector(selectors.EpollSelector):
+    """What the loop sleeps on: asyncio's selector with a `Poller` behind `select`."""
+
+    def __init__(self, busy_poll_us=0):
+        super().__init__()
+        self.poller = Poller(self._selector.fileno(), self._fd_to_key, busy_poll_us)
+
+    def select(self, timeout=None):
+        return self.poller.wait(timeout)
+
+    def close(self):
+        self.poller.close()
+        super().close()

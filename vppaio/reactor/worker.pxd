@@ -1,0 +1,59 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from vppaio.vcl.ops cimport epoll_event, iovec, vcl_endpoint, vcl_ops
+
+
+cdef class SessionHandler:
+    cdef int on_events(self, uint32_t events) except -1
+    cdef int on_lost(self) except -1
+    cdef int on_restored(self) except -1
+
+
+cdef class Session:
+    cdef Worker worker
+    cdef const vcl_ops *ops
+    cdef readonly uint32_t handle
+    cdef uint64_t tag           # what the epoll set returns: generation << 32 | slot
+    cdef SessionHandler handler
+    cdef uint32_t pending       # events to deliver again next turn
+    cdef readonly bint closed
+    cdef bint watched
+    cdef bint connecting
+
+    cdef int watch(self, SessionHandler handler, uint32_t events) except -1
+    cdef int rearm(self) except -1
+    cdef void again(self, uint32_t events)
+    cdef int shutdown_write(self) noexcept
+    cdef int close(self) except -1
+    cdef Session accept(self, vcl_endpoint *peer, int *error)
+
+
+cdef class Worker:
+    cdef const vcl_ops *ops
+    cdef readonly int index
+    cdef readonly int fd
+    cdef readonly bint lost     # the stack behind it is gone
+    cdef uint32_t vep
+    cdef list slots
+    cdef list free_slots
+    cdef epoll_event *events    # one batch; next_event .. n_events are still to be dispatched
+    cdef int n_events
+    cdef int next_event
+    cdef list repeats           # sessions to be dispatched again without an event
+    cdef list waiting           # handlers that want on_restored
+    cdef object release
+    cdef public dict by_fd      # kernel descriptor -> session, where the stack has descriptors
+    cdef char *buffer           # every read lands here first
+    cdef size_t buffer_size
+    cdef readonly uint64_t n_polls, n_wakes, n_events_seen, n_stale, n_budget_hits
+    cdef readonly uint64_t n_opened, n_closed, n_accepted, n_lost
+    cdef uint64_t n_read_bytes, n_written_bytes, n_write_blocked
+
+    cdef Session adopt(self, uint32_t handle)
+    cdef bint has_work(self)
+    cdef int poll(self, int how) except -1
+    cdef int dispatch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
+    cdef int check_lost(self) except -1
+
+
+cdef int64_t monotonic_ns() noexcept nogil

@@ -1,0 +1,30 @@
+from libc.stdint cimport uint32_t
+
+from vppaio.reactor.worker cimport Session, SessionHandler
+
+
+cdef class Listener(SessionHandler):
+    cdef object loop
+    cdef Session session
+    cdef object sock
+    cdef object on_connection
+    cdef object reopen
+    cdef object context
+    cdef object retry_handle
+    cdef int accepts_per_turn
+    cdef bint closed
+
+    cdef int on_events(self, uint32_t events) except -1
+    cdef int on_lost(self) except -1
+    cdef int on_restored(self) except -1
+    cdef int _accept(self) except -1
+
+
+cdef class Connector(SessionHandler):
+    cdef Session session
+    cdef object future
+    cdef object address
+    cdef double started
+
+    cdef int on_events(self, uint32_t events) except -1
+    cdef int on_lost(self) except -1

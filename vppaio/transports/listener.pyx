@@ -1,0 +1,192 @@
+"""Listener and Connector: how sessions come to be, from either side.
+
+A `Listener` hears of new connections and hands each accepted session up. It accepts until the queue is empty, at most a
+backlog's worth per turn, as asyncio does; when descriptors or memory run out it pauses for a second and says so.
+A `Connector` waits for the result of one connect.
+
+Made by loop.serve and loop.connect; ask reactor.worker. On the loop's thread.
+"""
+import errno
+import time
+from asyncio import constants, trsock
+from asyncio.log import logger
+
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS
+
+from vppaio.vcl.address cimport address_of, fill_endpoint
+from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLRDHUP, vcl_endpoint
+
+from vppaio.vcl.errors import connect_error, os_error
+
+_RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+cdef class Listener(SessionHandler):
+    """Accepts connections on a listening session.
+
+    Args:
+        loop: the event loop.
+        session: listening, not yet watched.
+        sock: the socket object to name in errors.
+        on_connection: called with each accepted session and its peer's address.
+        backlog: most connections accepted in one turn.
+        reopen: called when the stack is back after it was lost; returns a fresh listening session, or raises OSError.
+            None: a lost listener stays silent.
+    """
+
+    def __cinit__(self, loop, Session session, sock, on_connection, int backlog, reopen=None):
+        self.loop = loop
+        self.session = session
+        self.sock = sock
+        self.on_connection = on_connection
+        self.accepts_per_turn = max(backlog, 1)
+        self.reopen = reopen
+        self.context = PyContext_CopyCurrent()
+        session.watch(self, EPOLLIN)
+        session.again(EPOLLIN)  # who came before we watched is not announced
+
+    def close(self):
+        """Stop accepting; queued connections are refused. Idempotent."""
+        self.closed = True
+        if self.retry_handle is not None:
+            self.retry_handle.cancel()
+            self.retry_handle = None
+        self.session.close()
+
+    cdef int on_events(self, uint32_t events) except -1:
+        PyContext_Enter(self.context)
+        try:
+            self._accept()
+        finally:
+            PyContext_Exit(self.context)
+        return 0
+
+    cdef int _accept(self) except -1:
+        cdef vcl_endpoint peer
+        cdef Session session
+        cdef int error = 0
+        cdef int n
+        if self.retry_handle is not None:
+            return 0
+        for n in range(self.accepts_per_turn):
+            if self.session.closed:
+                return 0
+            session = self.session.accept(&peer, &error)
+            if session is not None:
+                try:
+                    self.on_connection(session, address_of(&peer))
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    session.close()
+                    self.loop.call_exception_handler({
+                        "message": "Error on transport creation for incoming connection",
+                        "exception": exc,
+                    })
+            elif error == -EAGAIN:
+                return 0
+            elif error != -ECONNABORTED:
+                return self._refused(os_error(error, "accept"))
+        # The backlog was used up, so there may be more: next turn.
+        self.session.again(EPOLLIN)
+        return 0
+
+    def _refused(self, exc):
+        """Accepting failed: out of resources, wait for some; anything else is news."""
+        if exc.errno in _RESOURCE_ERRORS:
+            # The connections wait in the stack's queue meanwhile.
+            message = "socket.accept() out of system resource"
+            self.retry_handle = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self._retry)
+        else:
+            message = "Accepting connections failed"
+        self.loop.call_exception_handler({
+            "message": message,
+            "exception": exc,
+            "socket": trsock.TransportSocket(self.sock),
+        })
+        return 0
+
+    def _retry(self):
+        self.retry_handle = None
+        if not self.session.closed:
+            self.session.again(EPOLLIN)
+
+    cdef int on_lost(self) except -1:
+        self.session.worker.wait_restored(self)
+        self.session.close()
+        logger.warning("VPP went away: the listener on %s waits for it", self.sock.getsockname())
+        return 0
+
+    cdef int on_restored(self) except -1:
+        self._reopen()
+        return 0
+
+    def _reopen(self):
+        """Listen again on a fresh session; VPP's addresses may not be configured yet, so keep trying."""
+        self.retry_handle = None
+        if self.closed or self.reopen is None or self.session.worker.lost:
+            return
+        try:
+            self.session = self.reopen()
+        except OSError as exc:
+            logger.warning("VPP is back, but cannot serve %s yet: %s", self.sock.getsockname(), exc)
+            self.retry_handle = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self._reopen)
+            return
+        self.session.watch(self, EPOLLIN)
+        self.session.again(EPOLLIN)
+        logger.warning("VPP is back: serving %s again", self.sock.getsockname())
+
+
+cdef class Connector(SessionHandler):
+    """Waits for the result of a connect.
+
+    Args:
+        session: not yet watched; its connect comes after this, so that no event is missed.
+        future: gets None, or the OSError that names `address`.
+        address: for the message.
+    """
+
+    def __cinit__(self, Session session, future, address):
+        self.session = session
+        self.future = future
+        self.address = address
+        self.started = time.monotonic()
+        session.connecting = True
+        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef Session session = self.session
+        cdef int rv
+        if not session.connecting:
+            return 0
+        rv = session.ops.session_connect_result(session.handle, events)
+        if rv == -EINPROGRESS:
+            return 0
+        session.connecting = False
+        if self.future.done():
+            return 0
+        if rv == 0:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(connect_error(-rv, time.monotonic() - self.started, self.address))
+        return 0
+
+    cdef int on_lost(self) except -1:
+        self.session.connecting = False
+        if not self.future.done():
+            self.future.set_exception(ConnectionResetError(
+                errno.ECONNRESET, f"VPP went away while connecting to {self.address}"))
+        return 0
+
+
+def connect(Session session, str host, int port, unsigned int scope_id, future):
+    """Start connecting; `future` gets the result. VCL: vppcom_session_connect."""
+    cdef vcl_endpoint endpoint
+    if not fill_endpoint(&endpoint, host, port, scope_id):
+        raise ValueError(f"not an IP address: {host!r}")
+    Connector.__new__(Connector, session, future, (host, port))
+    cdef int rv = session.ops.session_connect(session.handle, &endpoint)
+    if rv < 0 and rv != -EINPROGRESS:
+        session.connecting = False
+        raise connect_error(-rv, 0, (host, port))

@@ -1,0 +1,192 @@
+"""SessionSocket: what stands for a socket where the session has no descriptor.
+
+asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few options.
+This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them, because it has
+neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket.
+
+Made by loop.serve and loop.connect, and by a transport that is asked for its socket.
+"""
+
+import errno
+import random
+import socket
+from typing import Any
+
+from vppaio.reactor.worker import TCP, UDP, Session, Worker
+
+_TRAP_PORT_ZERO = 1 << 2  # vcl_ops.h
+
+# Accepted and without effect: VPP's TCP has no keepalive, and its buffers are the FIFOs that Config sizes. Clients set them
+# unguarded (redis-py), so refusing would break them for nothing.
+_WITHOUT_EFFECT = {
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF),
+}
+
+EPHEMERAL_PORTS = range(32768, 61000)  # Linux's own default range
+
+
+class SessionSocket:
+    """A socket object on a session.
+
+    Args:
+        worker: whose stack it lives on.
+        family: socket.AF_INET or AF_INET6.
+        type: socket.SOCK_STREAM or SOCK_DGRAM.
+    """
+
+    def __init__(self, worker: Worker, family: int, type: int, session: Session | None = None) -> None:
+        self.worker = worker
+        self.family = socket.AddressFamily(family)
+        self.type = socket.SocketKind(type)
+        self.proto = socket.IPPROTO_TCP if type == socket.SOCK_STREAM else socket.IPPROTO_UDP
+        self._session: Session | None = session
+        self._bound: tuple[Any, ...] | None = None
+        self._any_port = False
+        self._options: dict[tuple[int, int], int] = {}
+
+    @classmethod
+    def of(cls, session: Session, type: int) -> "SessionSocket":
+        """The socket object of an open session."""
+        family = socket.AF_INET if len(session.local_address()) == 2 else socket.AF_INET6
+        return cls(session.worker_, family, type, session)
+
+    def __repr__(self) -> str:
+        return (
+            f"<vppaio.SessionSocket stack={self.worker.stack}, family={self.family!s}, type={self.type!s}"
+            f"{', closed' if self._session is None and self._bound is None else ''}, laddr={self._bound}>"
+        )
+
+    @property
+    def session(self) -> Session:
+        """The session behind it, made when it is first needed: VCL never frees one that was not used."""
+        if self._session is None:
+            protocol = TCP if self.type == socket.SOCK_STREAM else UDP
+            self._session = self.worker.create(protocol, self.family == socket.AF_INET)
+            for (level, option), value in self._options.items():
+                self._session.set_option(level, option, value)
+        return self._session
+
+    def fileno(self) -> int:
+        return self._session.fileno() if self._session is not None else -1
+
+    def bind(self, address: tuple[Any, ...]) -> None:
+        """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there."""
+        self._any_port = address[1] == 0
+        self._bound = tuple(address)
+        if self._any_port and self.worker.traps & _TRAP_PORT_ZERO:
+            self._bound = (address[0], random.choice(EPHEMERAL_PORTS), *address[2:])
+        if self.type == socket.SOCK_DGRAM:
+            self._retry_ports(lambda: self.session.bind(*_host_port_scope(self._bound)))
+
+    def listen(self, backlog: int = 128) -> None:
+        """Start to accept. Listening sockets stay as they are.
+
+        Raises:
+            OSError: EADDRINUSE, EADDRNOTAVAIL.
+        """
+        if self._session is not None and self._session.get_option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return
+        if self._bound is None:
+            self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::", 0))
+
+        def listen() -> None:
+            self.session.bind(*_host_port_scope(self._bound))
+            self.session.listen(backlog)
+
+        self._retry_ports(listen)
+
+    def _retry_ports(self, attempt: Any) -> None:
+        """Ports chosen by us may be in use: try others."""
+        for tries_left in reversed(range(64)):
+            try:
+                return attempt()
+            except OSError as exc:
+                session, self._session = self._session, None
+                if session is not None:
+                    session.discard()
+                if not (self._any_port and tries_left and exc.errno == errno.EADDRINUSE):
+                    raise
+                assert self._bound is not None
+                self._bound = (self._bound[0], random.choice(EPHEMERAL_PORTS), *self._bound[2:])
+
+    def reopen(self, backlog: int) -> Session:
+        """Listen on the same address with a fresh session, after the stack was lost."""
+        self._session = None
+        self._any_port = False
+        self.listen(backlog)
+        return self.session
+
+    def getsockname(self) -> tuple[Any, ...]:
+        if self._bound is not None:
+            return self._bound  # VCL overwrites a datagram session's own address with that of the last datagram
+        if self._session is None:
+            return ("0.0.0.0", 0) if self.family == socket.AF_INET else ("::", 0, 0, 0)
+        return self._session.local_address()
+
+    def getpeername(self) -> tuple[Any, ...]:
+        if self._session is None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return self._session.peer_address()
+
+    def getsockopt(self, level: int, option: int, buflen: int = 0) -> int | bytes:
+        if (level, option) in self._options:
+            value = self._options[level, option]
+        else:
+            value = self.session.get_option(level, option)
+        return value.to_bytes(4, "little")[:buflen] if buflen else value
+
+    def setsockopt(self, level: int, option: int, value: int | bytes | None, optlen: int = 0) -> None:
+        """Set an integer option.
+
+        Raises:
+            OSError: ENOPROTOOPT, the stack does not know the option.
+        """
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available: VPP has no SO_LINGER")
+        number = value if isinstance(value, int) else int.from_bytes((value or b"")[:4], "little")
+        if (level, option) not in _WITHOUT_EFFECT and self._session is not None:
+            self._session.set_option(level, option, number)
+        self._options[level, option] = number
+
+    def shutdown(self, how: int) -> None:
+        if self._session is None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        self._session.shutdown(how)
+
+    def setblocking(self, flag: bool) -> None:
+        if flag:
+            raise ValueError("sessions are non-blocking: setblocking(True) is not supported")
+
+    def settimeout(self, value: float | None) -> None:
+        if value != 0:
+            raise ValueError(f"sessions are non-blocking: settimeout({value!r}) is not supported, only 0")
+
+    def gettimeout(self) -> float:
+        return 0.0
+
+    def getblocking(self) -> bool:
+        return False
+
+    def get_inheritable(self) -> bool:
+        return False
+
+    def dup(self) -> "SessionSocket":
+        raise NotImplementedError("dup: a VPP session has one owner")
+
+    def detach(self) -> int:
+        """Forget the session, which its transport goes on to own."""
+        self._session = None
+        return -1
+
+    def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.discard()
+
+
+def _host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:
+    assert address is not None
+    return address[0], address[1], address[3] if len(address) > 3 else 0

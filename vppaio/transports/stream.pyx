@@ -1,0 +1,657 @@
+"""StreamTransport: asyncio's transport on a TCP session.
+
+Inbound: the poller calls `on_events`, the rx FIFO is read into the worker's buffer until it is empty, and the protocol
+gets each piece. Outbound: `write` offers the bytes to the tx FIFO at once; what it refuses waits in the backlog
+until EPOLLOUT. The rules are those of asyncio.selector_events._SelectorSocketTransport, and so are the numbers.
+
+Sessions are edge-triggered from birth (IN|OUT|RDHUP, see reactor.poller), so three things differ from a selector loop:
+
+- Nothing is registered or unregistered for pausing. A paused transport ignores the event and looks again on resume.
+- A read that returns less than it had room for has emptied the FIFO, and the next arrival is announced; one more read to
+  see WOULD_BLOCK would be for nothing. Not so at the start (news may have come before we watched) and once the peer has
+  hung up: then read to the end.
+- A write is repeated until WOULD_BLOCK: only then does VCL announce room (vcl-facts 4.3).
+
+Knows its session (reactor.worker) and its protocol; made by loop.eventloop and transports.listener. On the loop's thread.
+"""
+import asyncio
+import collections
+import errno
+import socket
+import warnings
+from asyncio import constants, trsock
+from asyncio.futures import _set_result_unless_cancelled
+from asyncio.log import logger
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from libc.errno cimport EAGAIN, EBADF, ECONNRESET, ENOTCONN
+
+from vppaio.reactor.worker cimport Session
+from vppaio.vcl.ops cimport (
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    VCL_TRAP_FIN_EXPIRES,
+    iovec,
+)
+
+from vppaio.transports.pseudosocket import SessionSocket
+from vppaio.vcl.errors import os_error
+
+cdef enum:
+    READS_PER_TURN = 4  # of up to 256 KiB each; asyncio reads once a turn, and a turn costs us more than a read
+    MAX_PIECES = 64  # of one vcl_ops.session_writev
+    LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+    DEFAULT_HIGH_WATER = 64 * 1024
+
+
+class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
+    """What `isinstance` sees: an extension type cannot inherit from asyncio.Transport (their instance layouts conflict),
+    but `isinstance` also looks at `__class__`, which is how unittest.mock passes too."""
+
+
+cdef class StreamTransport(SessionHandler):
+    """A TCP connection.
+
+    Args:
+        loop: the event loop.
+        session: an open session, not yet watched.
+        protocol: an asyncio.Protocol or BufferedProtocol; its `connection_made` is called soon.
+        waiter: a future that gets a result after `connection_made`.
+        extra: initial extra information ("peername" where accept gave it).
+        server: the server object that counts its connections.
+        sock: the socket object whose descriptor the session took over, if there is one.
+    """
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.FALLBACK
+    max_size = 256 * 1024
+
+    def __cinit__(self, loop, Session session, protocol, waiter=None, extra=None, server=None, sock=None):
+        self._loop = loop
+        self.session = session
+        self.sock = sock
+        self.server = server
+        self.extra = {} if extra is None else extra
+        self.context = PyContext_CopyCurrent()
+        self.high_water = DEFAULT_HIGH_WATER
+        self.low_water = DEFAULT_HIGH_WATER // 4
+        self.until_blocked = True
+        self.set_protocol(protocol)
+        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+        if server is not None:
+            server._attach(self)
+        loop.call_soon(self._begin)
+        if waiter is not None:
+            # Only wake up the waiter when connection_made() has been called.
+            loop.call_soon(_set_result_unless_cancelled, waiter, None)
+
+    @property
+    def __class__(self):
+        return _Facade
+
+    def __repr__(self):
+        info = ["StreamTransport"]
+        if self.session is None or self.finished:
+            info.append("closed")
+        else:
+            if self.closing:
+                info.append("closing")
+            info.append(f"stack={self.session.stack}")
+            info.append(f"session={self.session.handle:#x}")
+            info.append("read=paused" if self.paused else "read=on")
+            info.append(f"write=<{'polling' if self.backlog_size else 'idle'}, bufsize={self.backlog_size}>")
+        return f"<{' '.join(info)}>"
+
+    def __del__(self):
+        if self.session is not None and not self.session.closed:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            self._release()
+
+    def _begin(self):
+        """Introduce the protocol, then read what may have come meanwhile."""
+        if self.finished:
+            return
+        self.started = True
+        try:
+            self.protocol.connection_made(self)
+        finally:
+            if self.session is not None:
+                self.session.again(EPOLLIN)
+
+    # ---- news from the session ----------------------------------------------------------------------------------
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef object context = self.context
+        PyContext_Enter(context)
+        try:
+            self._handle(events)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cdef int on_lost(self) except -1:
+        self._fatal_error(
+            ConnectionResetError(errno.ECONNRESET, "VPP went away, and the connection with it"),
+            "Fatal error on VPP transport",
+        )
+        return 0
+
+    cdef int _handle(self, uint32_t events) except -1:
+        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.hang_up = self.until_blocked = True
+        if events & EPOLLOUT and self.backlog_size:
+            self._write_ready()
+        if not self.started:
+            return 0
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            if not self.paused:
+                self._read_ready()
+            elif self.hang_up and self.session is not None and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+                self._drain_to_inbox()
+        return 0
+
+    # ---- inbound ------------------------------------------------------------------------------------------------
+
+    cdef int _read_ready(self) except -1:
+        cdef Session session
+        cdef int n, rounds = 0
+        cdef size_t room
+        if self.inbox is not None:
+            self._empty_inbox()
+        while not self.paused and not self.closing and not self.eof_received:
+            session = self.session
+            if self.buffered:
+                n = self._read_buffered(&room)
+                if self.closing:
+                    return 0
+            else:
+                room = session.worker.buffer_size
+                n = session.ops.session_read(session.handle, session.worker.buffer, room)
+            if n > 0:
+                session.worker.n_read_bytes += n
+                if self.buffered:
+                    self._buffer_updated(n)
+                else:
+                    # Copy 2 of 2: data_received promises bytes; a BufferedProtocol avoids it.
+                    self._deliver(PyBytes_FromStringAndSize(session.worker.buffer, n))
+                if <size_t> n < room and not self.until_blocked:
+                    return 0
+                rounds += 1
+                if rounds == READS_PER_TURN:
+                    if self.session is not None:
+                        self.session.again(EPOLLIN)
+                    return 0
+            elif n == 0:
+                return self._read_eof()
+            elif n == -EAGAIN:
+                self.until_blocked = False
+                return 0
+            else:
+                self._fatal_error(os_error(-ECONNRESET if n == -ENOTCONN else n, "recv"),
+                                  "Fatal read error on socket transport")
+                return 0
+        return 0
+
+    cdef int _deliver(self, object data) except -1:
+        try:
+            self.protocol.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef int _read_buffered(self, size_t *room) except? -1:
+        """Read into the protocol's own buffer; `room` gets its size."""
+        cdef Py_buffer view
+        cdef int n
+        room[0] = 0
+        try:
+            buffer = self.protocol.get_buffer(-1)
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
+            return -EAGAIN
+        if view.len == 0:
+            PyBuffer_Release(&view)
+            self._fatal_error(RuntimeError("get_buffer() returned an empty buffer"),
+                              "Fatal error: protocol.get_buffer() call failed.")
+            return -EAGAIN
+        room[0] = <size_t> view.len
+        n = self.session.ops.session_read(self.session.handle, view.buf, room[0])
+        PyBuffer_Release(&view)
+        return n
+
+    def _buffer_updated(self, int n):
+        try:
+            self.protocol.buffer_updated(n)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+
+    cdef int _drain_to_inbox(self) except -1:
+        """The peer has closed while reading is paused, and VPP will drop what we leave in the FIFO in 2 s (CLOSE_WAIT):
+        keep it here. The FIFO's size bounds it."""
+        cdef Session session = self.session
+        cdef int n = 1
+        while n > 0:
+            n = session.ops.session_read(session.handle, session.worker.buffer, session.worker.buffer_size)
+            if n > 0:
+                session.worker.n_read_bytes += n
+                if self.inbox is None:
+                    self.inbox = []
+                self.inbox.append(PyBytes_FromStringAndSize(session.worker.buffer, n))
+        return 0
+
+    def _empty_inbox(self):
+        """Deliver what `_drain_to_inbox` kept."""
+        while self.inbox and not self.paused and not self.closing:
+            data = self.inbox.pop(0)
+            if self.buffered:
+                self._feed_buffered(data)
+            else:
+                self._deliver(data)
+        if not self.inbox:
+            self.inbox = None
+
+    def _feed_buffered(self, data):
+        """Give `data` to a BufferedProtocol in pieces that fit its buffers."""
+        offset = 0
+        while offset < len(data) and not self.closing:
+            try:
+                with memoryview(self.protocol.get_buffer(-1)) as view:
+                    n = min(len(view), len(data) - offset)
+                    view[:n] = data[offset:offset + n]
+                if not n:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                self.protocol.buffer_updated(n)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+            offset += n
+
+    cdef int _read_eof(self) except -1:
+        if self.inbox is not None:
+            return 0
+        self.eof_received = True
+        if self._loop.get_debug():
+            logger.debug("%r received EOF", self)
+        try:
+            keep_open = self.protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
+            return 0
+        if keep_open:
+            # We keep the connection open so the protocol can write more, but we still can't receive more.
+            if self.session is not None:
+                self.session.rearm()
+        else:
+            self.close()
+            if self.backlog_size and self.session is not None:
+                self.session.rearm()
+        return 0
+
+    # ---- outbound -----------------------------------------------------------------------------------------------
+
+    def write(self, data):
+        cdef Py_buffer view
+        cdef Py_ssize_t sent
+        if PyBytes_CheckExact(data):
+            if self._refuse_write("write", PyBytes_GET_SIZE(data)):
+                return
+            sent = 0
+            if not self.backlog_size:
+                sent = self._send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                if sent < 0 or sent == PyBytes_GET_SIZE(data):
+                    return
+            self._keep(data, sent)
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                if self._refuse_write("write", view.len):
+                    return
+                sent = 0
+                if not self.backlog_size:
+                    sent = self._send(<const char *> view.buf, view.len)
+                    if sent < 0 or sent == view.len:
+                        return
+                # A copy, since the caller may change its buffer as soon as we return.
+                self._keep(PyBytes_FromStringAndSize(<const char *> view.buf + sent, view.len - sent), 0)
+            finally:
+                PyBuffer_Release(&view)
+        else:
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        self._maybe_pause_protocol()
+
+    def writelines(self, list_of_data):
+        pieces = []
+        size = 0
+        for data in list_of_data:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            piece = data if type(data) is bytes else bytes(data)
+            if piece:
+                pieces.append(piece)
+                size += len(piece)
+        if self._refuse_write("writelines", size):
+            return
+        if self.backlog is None:
+            self.backlog = collections.deque()
+        was_empty = not self.backlog_size
+        self.backlog.extend(pieces)
+        self.backlog_size += size
+        if was_empty:
+            self._flush()
+        if self.backlog_size:
+            self._maybe_pause_protocol()
+
+    cdef bint _refuse_write(self, str method, Py_ssize_t size) except -1:
+        """True if there is nothing to write, or nobody to write to."""
+        if self.eof_written:
+            raise RuntimeError(f"Cannot call {method}() after write_eof()")
+        if self.empty_waiter is not None:
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
+        if size == 0:
+            return True
+        if self.lost_writes:
+            if self.lost_writes >= LOG_THRESHOLD:
+                logger.warning("socket.send() raised exception.")
+            self.lost_writes += 1
+            return True
+        return False
+
+    cdef Py_ssize_t _send(self, const char *data, Py_ssize_t size) except? -1:
+        """Offer bytes to the FIFO until it refuses; returns how many it took, or -1 when the connection broke."""
+        cdef Session session = self.session
+        cdef Py_ssize_t sent = 0
+        cdef int n
+        while sent < size:
+            n = session.ops.session_write(session.handle, data + sent, <size_t> (size - sent))
+            if n < 0:
+                if n == -EAGAIN:
+                    session.worker.n_write_blocked += 1
+                    break
+                self._write_failed(n)
+                return -1
+            sent += n
+        session.worker.n_written_bytes += sent
+        return sent
+
+    cdef int _keep(self, bytes data, Py_ssize_t sent) except -1:
+        """Bytes from `sent` on wait for EPOLLOUT."""
+        if self.backlog is None:
+            self.backlog = collections.deque()
+        if not self.backlog_size:
+            self.head_offset = sent
+        self.backlog.append(data)
+        self.backlog_size += len(data) - sent
+        return 0
+
+    cdef int _write_ready(self) except -1:
+        if self.lost_writes:
+            return 0
+        if self._flush() < 0:
+            return 0
+        self._maybe_resume_protocol()
+        if not self.backlog_size:
+            if self.empty_waiter is not None:
+                self.empty_waiter.set_result(None)
+            if self.closing:
+                self._call_connection_lost(None)
+            elif self.eof_written:
+                self.session.shutdown_write()
+        return 0
+
+    cdef int _flush(self) except -1:
+        """Write the backlog until it is empty (1) or refused (0); -2 when the connection broke."""
+        cdef iovec pieces[MAX_PIECES]
+        cdef Session session = self.session
+        cdef object backlog = self.backlog
+        cdef bytes piece
+        cdef int count, n
+        cdef Py_ssize_t offset
+        while self.backlog_size:
+            count = 0
+            offset = self.head_offset
+            for piece in backlog:
+                pieces[count].iov_base = PyBytes_AS_STRING(piece) + offset
+                pieces[count].iov_len = <size_t> (PyBytes_GET_SIZE(piece) - offset)
+                offset = 0
+                count += 1
+                if count == MAX_PIECES:
+                    break
+            n = session.ops.session_writev(session.handle, pieces, count)
+            if n == -EAGAIN:
+                session.worker.n_write_blocked += 1
+                return 0
+            if n < 0:
+                self._write_failed(n)
+                return -2
+            session.worker.n_written_bytes += n
+            self.backlog_size -= n
+            n += self.head_offset
+            while n and n >= len(backlog[0]):
+                n -= len(backlog.popleft())
+            self.head_offset = n
+        return 1
+
+    cdef int _write_failed(self, int error) except -1:
+        self._drop_backlog()
+        exc = os_error(-ECONNRESET if error == -ENOTCONN else error, "send")
+        waiter = self.empty_waiter
+        self._fatal_error(exc, "Fatal write error on socket transport")
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(exc)
+        return 0
+
+    def _drop_backlog(self):
+        if self.backlog is not None:
+            self.backlog.clear()
+        self.backlog_size = 0
+        self.head_offset = 0
+
+    def write_eof(self):
+        if self.closing or self.eof_written:
+            return
+        self.eof_written = True
+        if not self.backlog_size:
+            self.session.shutdown_write()
+
+    def can_write_eof(self):
+        return True
+
+    # ---- flow control -------------------------------------------------------------------------------------------
+
+    def is_reading(self):
+        return not self.closing and not self.paused
+
+    def pause_reading(self):
+        if self.closing or self.paused:
+            return
+        self.paused = True
+        if self._loop.get_debug():
+            logger.debug("%r pauses reading", self)
+        if self.hang_up and self.session is not None and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+            self._drain_to_inbox()
+
+    def resume_reading(self):
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        self.session.again(EPOLLIN)
+        if self._loop.get_debug():
+            logger.debug("%r resumes reading", self)
+
+    def get_write_buffer_size(self):
+        return self.backlog_size
+
+    def get_write_buffer_limits(self):
+        return (self.low_water, self.high_water)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        if high is None:
+            high = DEFAULT_HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high_water = high
+        self.low_water = low
+        self._maybe_pause_protocol()
+
+    cdef int _maybe_pause_protocol(self) except -1:
+        if self.backlog_size <= self.high_water or self._protocol_paused:
+            return 0
+        self._protocol_paused = True
+        self._call_flow_control("pause_writing")
+        return 0
+
+    cdef int _maybe_resume_protocol(self) except -1:
+        if not self._protocol_paused or self.backlog_size > self.low_water:
+            return 0
+        self._protocol_paused = False
+        self._call_flow_control("resume_writing")
+        return 0
+
+    def _call_flow_control(self, name):
+        try:
+            getattr(self.protocol, name)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler({
+                "message": f"protocol.{name}() failed",
+                "exception": exc,
+                "transport": self,
+                "protocol": self.protocol,
+            })
+
+    # What loop.sendfile asks of a transport (asyncio.base_events, selector_events).
+
+    def _make_empty_waiter(self):
+        if self.empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
+        self.empty_waiter = self._loop.create_future()
+        if not self.backlog_size:
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self):
+        self.empty_waiter = None
+
+    # ---- protocol and extra information -------------------------------------------------------------------------
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+        self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+
+    def get_protocol(self):
+        return self.protocol
+
+    def get_extra_info(self, name, default=None):
+        if name in self.extra:
+            return self.extra[name]
+        if name in ("socket", "sockname", "peername") and self.session is not None and not self.session.closed:
+            self.extra[name] = value = self._look_up(name)
+            return value
+        return default
+
+    def _look_up(self, name):
+        """Extra information is made when it is first asked for: most connections never are."""
+        if name == "socket":
+            return trsock.TransportSocket(self._socket())
+        try:
+            if self.sock is not None:
+                return self.sock.getsockname() if name == "sockname" else self.sock.getpeername()
+            return self.session.local_address() if name == "sockname" else self.session.peer_address()
+        except OSError:
+            return None
+
+    def _socket(self):
+        """A socket object for the session: the kernel's where there is one."""
+        if self.sock is None:
+            fd = self.session.fileno()
+            if fd >= 0:
+                self.sock = socket.socket(fileno=fd)
+            else:
+                self.sock = SessionSocket.of(self.session, socket.SOCK_STREAM)
+        return self.sock
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        if self.closing:
+            return
+        self.closing = True
+        if not self.backlog_size:
+            self.lost_writes += 1
+            self._loop.call_soon(self._call_connection_lost, None)
+
+    def abort(self):
+        self._force_close(None)
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=(type(exc), exc, exc.__traceback__))
+        else:
+            self._loop.call_exception_handler({
+                "message": message,
+                "exception": exc,
+                "transport": self,
+                "protocol": self.protocol,
+            })
+        self._force_close(exc)
+
+    def _force_close(self, exc):
+        if self.lost_writes:
+            return
+        self._drop_backlog()
+        self.closing = True
+        self.lost_writes += 1
+        self._loop.call_soon(self._call_connection_lost, exc)
+
+    def _call_connection_lost(self, exc):
+        if self.finished:
+            return
+        self.finished = True
+        try:
+            self.protocol.connection_lost(exc)
+        finally:
+            self._release()
+            self.protocol = None
+            server, self.server = self.server, None
+            if server is not None:
+                server._detach(self)
+
+    def _release(self):
+        """Let go of session and socket. What was asked before stays known, as asyncio's extra dict does."""
+        if self.session is None:
+            return
+        self.get_extra_info("sockname")
+        self.get_extra_info("peername")
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.detach()
+        self.session.close()
+        self.inbox = None

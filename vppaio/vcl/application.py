@@ -1,0 +1,347 @@
+"""This process as an application of VPP: attach once, hand out workers, leave in peace.
+
+libvppcom keeps one application per process, in global variables, and survives neither a second attach nor most retries
+(see libvppcom.c). So the application is process-wide: it is attached when the first loop asks for it, shared by all
+loops, and left at exit.
+
+What Python's exit does not reach (SIGKILL, a signal's default action, os._exit) leaves without a farewell. VPP notices,
+but may itself die of it within 0.3 s of an accept (VPP 26.06), so services should turn SIGTERM into a normal exit;
+`vppaio run` does.
+
+Called by the loop and by the reactor's workers, from any thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import ctypes.util
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vppaio.config import IN_VCL_CONFIG, Config
+from vppaio.vcl import probe, vclconf
+from vppaio.vcl._vcl import ffi, lib
+from vppaio.vcl.errors import Unusable
+
+LIBRARY_VARIABLE: Final = "VPPAIO_LIBVPPCOM"
+INSTALL: Final = "install VPP's packages, see README, or use stack=host"
+INSTALLED_VCL_CONF: Final = "/etc/vpp/vcl.conf"
+_ATTACH_LIMIT_S: Final = 5.0
+# VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (vcl-facts 9.6).
+_DIGEST_S: Final = 0.4
+_LOOK_EVERY_S: Final = 0.01
+_OF_THE_PROCESS: Final = ("app_name", "vcl_config", *IN_VCL_CONFIG)  # all loops share them
+
+
+@dataclass(frozen=True)
+class Library:
+    """libvppcom as found on this machine."""
+
+    path: str
+    release: str
+
+
+@dataclass(frozen=True)
+class _Attached:
+    config: Config
+    app_socket: str
+    max_workers: int
+
+
+_lock = threading.Lock()
+_attached: _Attached | None = None
+_forked = False
+_failed: str = ""  # why libvppcom said no; it takes no second question
+_idle_workers: list[int] = []
+
+
+def host_ops_address() -> int:
+    """Address of the host stack's table of operations."""
+    return int(ffi.cast("uintptr_t", lib.vppaio_host_ops()))
+
+
+def vpp_ops_address() -> int:
+    """Address of VPP's table of operations; every one is refused before attach."""
+    return int(ffi.cast("uintptr_t", lib.vppaio_vpp_ops()))
+
+
+def is_configured(config: Config) -> bool:
+    """Whether this machine means to use VPP: then a VPP that fails is an error and not a reason to go on without."""
+    return (
+        config.vcl_config is not None
+        or os.path.lexists(config.app_socket)
+        or _hidden(config.app_socket)
+        or os.path.exists(INSTALLED_VCL_CONF)
+    )
+
+
+def _hidden(path: str) -> bool:
+    """Whether the folder of `path` exists and keeps its content from this user."""
+    folder = os.path.dirname(path)
+    return os.path.isdir(folder) and not os.access(folder, os.X_OK)
+
+
+# ---- attach --------------------------------------------------------------------------------------------------------
+
+
+def attach(config: Config) -> None:
+    """Attach this process to VPP, or find that it is attached already.
+
+    Raises:
+        RuntimeError: it is attached with other settings; attach is once per process.
+        ValueError: the named vcl.conf will not do.
+        OSError: VPP cannot be used; the subclass and the text say why and what to do.
+    """
+    try:
+        attach_or_explain(config)
+    except Unusable as reason:
+        raise reason.as_error() from None
+
+
+def attach_or_explain(config: Config) -> None:
+    """`attach`, raising Unusable."""
+    global _attached, _failed
+    with _lock:
+        if _forked:
+            raise _forked_off()
+        if _attached:
+            _compare(_attached.config, config)
+            return
+        if _failed:
+            raise Unusable(
+                "failed-before",
+                errno.ENOTRECOVERABLE,
+                f"an earlier attach failed ({_failed})",
+                "libvppcom allows one try per process, so start the program again",
+            )
+        named = vclconf.read(config.vcl_config) if config.vcl_config is not None else None
+        if named:
+            named.require()
+        app_socket = named.app_socket if named else config.app_socket
+        find_library(config, app_socket)
+        try:
+            with _vcl_environment(config):
+                _create_application(config, app_socket)
+        except Unusable as reason:
+            _failed = str(reason)
+            raise
+        _attached = _Attached(config, app_socket, named.max_workers if named else vclconf.MAX_WORKERS)
+        _idle_workers.append(0)  # VCL's first worker comes with the application
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+        atexit.register(detach)
+
+
+def _forked_off() -> Unusable:
+    return Unusable(
+        "forked",
+        errno.EOWNERDEAD,
+        "this process was forked from one that is attached to VPP",
+        "use the spawn start method, or fork before the first event loop",
+    )
+
+
+def _compare(old: Config, new: Config) -> None:
+    for name in _OF_THE_PROCESS:
+        was, asked = getattr(old, name), getattr(new, name)
+        if was != asked:
+            raise RuntimeError(
+                f"{name}: this process is attached to VPP with {was!r} and cannot change to {asked!r}; "
+                "attach is once per process"
+            )
+
+
+def find_library(config: Config, app_socket: str) -> tuple[Library, probe.Vpp]:
+    """Load libvppcom and see that the VPP behind `app_socket` is there and of the same release.
+
+    Raises:
+        Unusable
+    """
+    vpp: probe.Vpp | None = None
+    try:
+        vpp = probe.app_socket(app_socket)
+    except Unusable as reason:
+        unreachable = reason
+    library = load_library(vpp.release if vpp else "")
+    if vpp is None:
+        raise unreachable
+    # Shared memory has no version of its own: another release's libvppcom attaches, and reads garbage.
+    if library.release and vpp.release and library.release != vpp.release:
+        raise Unusable(
+            "release-mismatch",
+            errno.EPROTONOSUPPORT,
+            f"libvppcom is {library.release} ({library.path}), the running VPP is {vpp.release} (pid {vpp.pid})",
+            f"install libvppcom {vpp.release}, or restart VPP after its upgrade; {LIBRARY_VARIABLE} can name a file",
+        )
+    return library, vpp
+
+
+def load_library(release: str = "") -> Library:
+    """Load the libvppcom that VPPAIO_LIBVPPCOM names, or the one that fits `release`, or any.
+
+    Raises:
+        Unusable: there is none, or none from 21.10 on.
+    """
+    message = ffi.new("char[1024]")
+    named = os.environ.get(LIBRARY_VARIABLE)
+    for candidate in [named] if named else _candidates(release):
+        rc = lib.vppaio_vpp_open(os.fsencode(candidate), message, len(message))
+        if rc == 0:
+            return Library(_text(lib.vppaio_vpp_library()), _text(lib.vppaio_vpp_release())[:5])
+        said = _text(message)
+        if -rc in (errno.ENOSYS, errno.ENOTSUP):
+            raise Unusable("library-too-old", -rc, f"{candidate}: {said}", "install VPP 21.10 or later")
+        if named or os.path.basename(candidate) not in said:  # it is there, but something it needs is not
+            cure = f"correct {LIBRARY_VARIABLE}" if named else f"{INSTALL}; {LIBRARY_VARIABLE} can name another file"
+            raise Unusable("library-missing", errno.ENOENT, f"cannot load libvppcom: {said}", cure)
+    raise Unusable(
+        "library-missing",
+        errno.ENOENT,
+        f"libvppcom {release}".rstrip() + " is not installed here",
+        f"{INSTALL}; {LIBRARY_VARIABLE} can name the file",
+    )
+
+
+def _candidates(release: str) -> Iterator[str]:
+    if release:
+        yield f"libvppcom.so.{release}"
+    yield "libvppcom.so"  # a link that comes with VPP's development files
+    if found := ctypes.util.find_library("vppcom"):  # asks ldconfig, and takes its time
+        yield found
+
+
+def _text(chars: Any) -> str:
+    return os.fsdecode(ffi.string(chars))
+
+
+@contextlib.contextmanager
+def _vcl_environment(config: Config) -> Iterator[None]:
+    """While it attaches libvppcom finds VCL_CONFIG in the environment, and nothing that overrides our own file."""
+    before = {key: value for key, value in os.environ.items() if key.startswith("VCL_")}
+    # Memory with a path: nothing to remove, and nobody else can read or change it.
+    memory = os.memfd_create("vcl.conf") if config.vcl_config is None else -1
+    try:
+        if config.vcl_config is None:
+            os.write(memory, vclconf.own(config).encode())
+            for key in before.keys() - {"VCL_DEBUG"}:
+                del os.environ[key]
+        os.environ["VCL_CONFIG"] = config.vcl_config or f"/proc/self/fd/{memory}"
+        yield
+    finally:
+        for key in [key for key in os.environ if key.startswith("VCL_")]:
+            del os.environ[key]
+        os.environ.update(before)
+        if memory >= 0:
+            os.close(memory)
+
+
+def _create_application(config: Config, app_socket: str) -> None:
+    """Call vppcom_app_create on a thread that can be left behind: it waits for VPP's answer without end."""
+    answer: list[int] = []
+
+    def create() -> None:
+        answer.append(lib.vppaio_vpp_attach(config.app_name.encode()))
+
+    thread = threading.Thread(target=create, name="vppaio-attach", daemon=True)
+    thread.start()
+    thread.join(_ATTACH_LIMIT_S)
+    if not answer:
+        lib.vppaio_vpp_give_up()
+        raise probe.hung(app_socket)
+    if answer[0] < 0:
+        code = -answer[0] if answer[0] < -1 else errno.ECONNREFUSED  # -1 stands for anything
+        raise Unusable(
+            "refused",
+            code,
+            f"VPP at {app_socket} refused the application",
+            "its reason is on stderr, or in VPP's log; memory and segment_size are the usual ones",
+        )
+
+
+# ---- workers -------------------------------------------------------------------------------------------------------
+
+
+def acquire_worker() -> int:
+    """Return the index of a worker for a new loop; give it back with `release_worker`.
+
+    Raises:
+        OSError: ENOBUFS when all are taken, else why VPP does not give one.
+    """
+    with _lock:
+        if _forked:
+            raise _forked_off().as_error()
+        if _attached is None:
+            raise OSError(errno.ENOTCONN, "this process is not attached to VPP")
+        if _idle_workers:
+            return _idle_workers.pop()
+        rc = int(ffi.cast("vcl_ops *", lib.vppaio_vpp_ops()).worker_register())
+        if rc >= 0:
+            return rc
+        try:
+            probe.app_socket(_attached.app_socket)
+        except Unusable as reason:
+            raise reason.as_error() from None
+        raise OSError(
+            -rc,
+            f"VPP gave no worker for another event loop: at most {_attached.max_workers} can run at a time "
+            "(max-workers); close loops that are no longer needed",
+        )
+
+
+def release_worker(index: int) -> None:
+    """Take back a worker whose sessions are closed. It waits for the next loop: registering is a talk with VPP."""
+    with _lock:
+        if _attached is not None:
+            assert index not in _idle_workers
+            _idle_workers.append(index)
+
+
+# ---- the end -------------------------------------------------------------------------------------------------------
+
+
+def _with_gil(name: str, result: Any = None) -> Any:
+    """A C function as a Python one that keeps the GIL, which cffi lets go of: daemon threads may still run loops, and
+    the GIL is what keeps their calls and ours apart."""
+    address = int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
+    return ctypes.PYFUNCTYPE(result)(address)
+
+
+def is_attached() -> bool:
+    return _attached is not None
+
+
+def end_by_signal(number: int) -> None:
+    """Let the exit that is under way end as if killed by signal `number`, so that who waits for us sees the truth."""
+    lib.vppaio_vpp_end_by_signal(number)
+
+
+def detach() -> None:
+    """Leave VPP, after it has digested the last accept. Runs at exit; afterwards every operation is refused."""
+    global _attached
+    with _lock:
+        if _attached is None:
+            return
+        since_accept = _with_gil("vppaio_vpp_since_accept", ctypes.c_double)
+        poll_all = _with_gil("vppaio_vpp_poll_all")
+        while since_accept() < _DIGEST_S:
+            poll_all()
+            time.sleep(_LOOK_EVERY_S)
+        _with_gil("vppaio_vpp_detach")()
+        _attached = None
+        _idle_workers.clear()
+
+
+def _after_fork_in_child() -> None:
+    """The child has VCL's memory but not its place: refuse everything, and let it exit without harm to the parent."""
+    global _attached, _forked, _lock
+    lib.vppaio_vpp_forked()
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _attached = None
+    _forked = True
+    _idle_workers.clear()

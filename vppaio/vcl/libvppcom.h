@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What Python asks of libvppcom.c once per process; everything after that goes through the table.
+ */
+#ifndef VPPAIO_LIBVPPCOM_H
+#define VPPAIO_LIBVPPCOM_H
+
+#include "vcl_ops.h"
+
+/* Loads `library` (a path or a soname). 0, or -ENOENT (cannot be loaded), -ENOSYS (a function is missing), -ENOTSUP
+ * (release before 21.10); `message` then says which. Loading twice is harmless. */
+int vppaio_vpp_open (const char *library, char *message, size_t size);
+/* "26.06", from the soname; "" before open. */
+const char *vppaio_vpp_release (void);
+/* The file that was loaded; "" before open. */
+const char *vppaio_vpp_library (void);
+
+/* vppcom_app_create: blocks until VPP has answered. 0, -EALREADY (attach once per process), or what VCL said.
+ * After a failure every operation is refused, because libvppcom crashes on calls then. The calling thread is
+ * left without a worker; worker 0 is registered. */
+int vppaio_vpp_attach (const char *app_name);
+/* vppaio_vpp_attach has not come back and is not waited for any longer: every operation stays refused, and the process
+ * leaves without VCL's exit handler, which crashes in this state. */
+void vppaio_vpp_give_up (void);
+
+/* Seconds since the last accept of any worker; time since boot if there was none. VPP 26.06 dies when an application
+ * leaves before VPP has digested its last accept, so wait (0.4 s are enough) and poll meanwhile, then detach. poll_all and
+ * detach use the workers of loops that may still run: call them with the GIL. */
+double vppaio_vpp_since_accept (void);
+/* One look at each worker that is not busy. What it brings is dropped. */
+void vppaio_vpp_poll_all (void);
+/* vppcom_app_destroy, if attached. Call it with the GIL, too. */
+void vppaio_vpp_detach (void);
+/* Let the process end as killed by signal `number`, after it has exited in order and detached. */
+void vppaio_vpp_end_by_signal (int number);
+/* In a forked child: refuses every operation from now on, and lets the child exit without VCL's own exit handler, which
+ * would delete the parent's worker. */
+void vppaio_vpp_forked (void);
+
+const vcl_ops *vppaio_vpp_ops (void);
+
+#endif

@@ -1,0 +1,183 @@
+"""vcl.conf: the one vppaio writes, and the check of one that the user names.
+
+VCL reads the file itself, forgivingly: it ignores what it does not know, takes "64M" for 64 and goes on with defaults
+when it cannot read the file at all (vcl_cfg.c, 26.06). A loop on top of that would hang without a word, so a named file
+is read here first, by the same rules, and told off.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vppaio.config import Config
+from vppaio.vcl.errors import Unusable
+
+MAX_WORKERS: Final = 128  # a handle has its worker in the top byte and must stay a positive int
+_FLAG, _NUMBER, _HEX_OR_NUMBER, _SIZE, _FLOAT, _TEXT = range(6)
+_KEYS: Final = {
+    "heapsize": _SIZE,
+    "max-workers": _NUMBER,
+    "app-socket-api": _TEXT,
+    "segment-size": _HEX_OR_NUMBER,
+    "add-segment-size": _HEX_OR_NUMBER,
+    "preallocated-fifo-pairs": _NUMBER,
+    "rx-fifo-size": _HEX_OR_NUMBER,
+    "tx-fifo-size": _HEX_OR_NUMBER,
+    "event-queue-size": _HEX_OR_NUMBER,
+    "app-timeout": _FLOAT,
+    "session-timeout": _FLOAT,
+    "app-proxy-transport-tcp": _FLAG,
+    "app-proxy-transport-udp": _FLAG,
+    "app-scope-local": _FLAG,
+    "app-scope-global": _FLAG,
+    "huge_page": _FLAG,
+    "use-mq-eventfd": _FLAG,
+    "tls-engine": _NUMBER,
+    "multi-thread-workers": _FLAG,
+    "app_original_dst": _FLAG,
+    "namespace-secret": _NUMBER,
+    "namespace-id": _TEXT,
+    "api-socket-name": _TEXT,
+    "uid": _NUMBER,
+    "gid": _NUMBER,
+}
+_PATTERNS: Final = {
+    _NUMBER: (re.compile(r"\d+"), "a plain number"),
+    _HEX_OR_NUMBER: (re.compile(r"0x[0-9a-fA-F]+|\d+"), "a plain number without K, M or G"),
+    _FLOAT: (re.compile(r"\d+(\.\d*)?"), "a number of seconds"),
+    _TEXT: (re.compile(r"\S+"), "a value"),
+}
+
+
+def own(config: Config, *, cut_through: bool = False) -> str:
+    """Return the vcl.conf for `config`.
+
+    Args:
+        cut_through: reach other applications of this VPP through shared memory instead of TCP.
+    """
+    lines = [
+        "use-mq-eventfd",  # or nothing would wake a loop
+        f"app-socket-api {config.app_socket}",
+        "heapsize 256M",
+        f"max-workers {MAX_WORKERS}",
+        f"segment-size {config.segment_size}",
+        f"add-segment-size {config.segment_size}",
+        f"rx-fifo-size {config.rx_fifo_size}",
+        f"tx-fifo-size {config.tx_fifo_size}",
+        f"event-queue-size {config.event_queue_size}",
+        # Bounds listen, the one call that blocks; the default is ten minutes.
+        "session-timeout 5",
+        # Local scope turns a connect to another application of this VPP into a shared-memory session, which has no
+        # half-close and no peer address and so breaks what asyncio promises. Servers need not have it to be found.
+        *(["app-scope-local"] if cut_through else []),
+        "app-scope-global",
+    ]
+    return "".join(("vcl {\n", *(f"  {line}\n" for line in lines), "}\n"))
+
+
+@dataclass
+class VclConf:
+    """What VCL will make of a file.
+
+    Attributes:
+        app_socket: "" if none is named.
+        faults: why vppaio cannot work with it, each with its line.
+        remarks: what VCL ignores.
+    """
+
+    path: str
+    app_socket: str = ""
+    max_workers: int = 16
+    faults: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def require(self) -> None:
+        """Raise Unusable for the first fault."""
+        if self.faults:
+            hint = f" ({self.remarks[0]})" if self.remarks else ""
+            raise Unusable("vcl-conf", errno.EINVAL, f"{self.path}: {self.faults[0]}{hint}", "correct the file")
+
+
+def _bad_value(key: str, value: str) -> str | None:
+    kind = _KEYS[key]
+    if kind == _SIZE:
+        number = re.fullmatch(r"(\d+)([mMgG])", value)
+        if not number:
+            return f"{key} {value or 'without a value'}: use a number with M or G, such as 256M"
+        # VCL shifts an unsigned int (vcl_cfg.c: vcl_cfg_parse_heapsize).
+        if not 0 < int(number[1]) << (20 if number[2] in "mM" else 30) < 1 << 32:
+            return f"{key} {value}: use less than 4G, VCL counts in 32 bits"
+    elif kind != _FLAG:
+        pattern, wanted = _PATTERNS[kind]
+        if not pattern.fullmatch(value):
+            return f"{key} {value or 'without a value'}: use {wanted}"
+    return None
+
+
+def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
+    """Read `text` by VCL's rules: one option per line between `vcl {` and `}`; VCL_... variables win."""
+    conf = VclConf(path)
+    seen = set()
+    section = ended = False
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if ended or not words or words[0].startswith("#"):
+            continue
+        if not section:
+            if section := words[:2] == ["vcl", "{"] or words[0] == "vcl{":
+                if words[2:]:
+                    conf.faults.append(f"line {number}: VCL ignores what follows `vcl {{` on its line")
+            continue
+        key, value = words[0], words[1] if len(words) > 1 else ""
+        if key == "}":
+            ended = True
+        elif key not in _KEYS:
+            similar = difflib.get_close_matches(key, _KEYS, 1)
+            conf.remarks.append(
+                f"line {number}: VCL ignores unknown {key}" + (f", did you mean {similar[0]}?" if similar else "")
+            )
+        elif fault := _bad_value(key, value):
+            conf.faults.append(f"line {number}: {fault}")
+        else:
+            seen.add(key)
+            if key == "app-socket-api":
+                conf.app_socket = value
+            elif key == "max-workers":
+                conf.max_workers = int(value)
+            rest = words[1 if _KEYS[key] == _FLAG else 2 :]
+            if rest and not rest[0].startswith("#"):
+                conf.faults.append(f"line {number}: VCL ignores {rest[0]} behind {key}, use one line per option")
+    if not section:
+        conf.faults.append("no `vcl {` section")
+    conf.app_socket = environment.get("VCL_VPP_SAPI_SOCKET") or conf.app_socket
+    if "use-mq-eventfd" not in seen and "VCL_APP_USE_MQ_EVENTFD" not in environment:
+        conf.faults.append("use-mq-eventfd is missing, without it VPP wakes no event loop")
+    if not conf.app_socket:
+        conf.faults.append("app-socket-api is missing, vppaio does not use VPP's binary API")
+    elif not conf.app_socket.startswith("/"):
+        conf.faults.append(f"app-socket-api {conf.app_socket}: use an absolute path")
+    return conf
+
+
+def read(path: str, environment: Mapping[str, str] | None = None) -> VclConf:
+    """Read a named file.
+
+    Raises:
+        Unusable: it cannot be read.
+    """
+    try:
+        # VCL goes on with its defaults for anything but a regular file.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Unusable("vcl-conf", errno.EINVAL, f"{path} is not a regular file", "name a vcl.conf")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return parse(path, file.read(), os.environ if environment is None else environment)
+    except OSError as error:
+        cure = "name an existing vcl.conf, or none" if error.errno == errno.ENOENT else "let this user read it"
+        raise Unusable("vcl-conf", error.errno or errno.EIO, f"{path}: {error.strerror}", cure) from None
