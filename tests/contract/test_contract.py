@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.driver import (
+from tests.driver import (
     ADD,
     ALL_EVENTS,
     DEL,

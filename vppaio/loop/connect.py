@@ -6,8 +6,11 @@ asks for one connected socket per address, and that is what is made here.
 
 import errno
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
+from vppaio.tls.protocol import TlsProtocol
+from vppaio.tls.pyopenssl import is_pyopenssl
 from vppaio.transports import listener
 from vppaio.transports.pseudosocket import SessionSocket
 
@@ -64,3 +67,47 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     except BaseException:
         sock.close()
         raise
+
+
+async def start_tls(
+    loop: "EventLoop",
+    transport: Any,
+    protocol: Any,
+    sslcontext: Any,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> Any:
+    """As asyncio's, with TlsProtocol; also for contexts of pyOpenSSL."""
+    if not isinstance(sslcontext, ssl.SSLContext) and not is_pyopenssl(sslcontext):
+        raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+    if not getattr(transport, "_start_tls_compatible", False):
+        raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    waiter = loop.create_future()
+    tls = TlsProtocol(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side,
+        server_hostname,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+        call_connection_made=False,
+    )
+    # Pause early so that "ssl_protocol.data_received()" doesn't have a chance to get called before
+    # "ssl_protocol.connection_made()".
+    transport.pause_reading()
+    transport.set_protocol(tls)
+    connection_made = loop.call_soon(tls.connection_made, transport)
+    resume = loop.call_soon(transport.resume_reading)
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        connection_made.cancel()
+        resume.cancel()
+        raise
+    return tls._app_transport

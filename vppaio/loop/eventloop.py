@@ -7,7 +7,7 @@ is the table of contents: the work is in serve, connect, endpoints and sockets.
 
 import asyncio
 import socket
-from asyncio import constants, sslproto
+from asyncio import constants
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +16,8 @@ from vppaio.loop import connect, endpoints, serve
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
+from vppaio.tls.protocol import TlsProtocol
+from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport
 
@@ -133,7 +135,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
     ) -> Any:
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TlsProtocol(
             self,
             protocol,
             sslcontext,
@@ -159,7 +161,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         """TLS on an accepted session; the protocol hears of it when the handshake is done."""
         waiter = self.create_future()
         waiter.add_done_callback(_ignore_handshake_failure)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TlsProtocol(
             self,
             protocol,
             sslcontext,
@@ -170,10 +172,22 @@ class EventLoop(asyncio.SelectorEventLoop):
         )
         StreamTransport(self, session, ssl_protocol, None, extra, server)
 
+    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
+        return await connect.start_tls(self, transport, protocol, sslcontext, **options)
+
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         return await endpoints.create_datagram_endpoint(self, *args, **kwargs)
+
+    def _make_datagram_transport(
+        self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        if sock.family not in _INET:
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)  # type: ignore[misc]
+        self._ensure_fd_no_transport(sock)
+        session = self._stacks.worker("host").adopt_fd(sock.fileno())
+        return DatagramTransport(self, session, protocol, address, waiter, extra, sock)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)  # type: ignore[misc]

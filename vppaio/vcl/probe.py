@@ -50,12 +50,17 @@ def _release_of(pid: int) -> str:
     return found[1] if found else ""
 
 
+def beside(app_socket: str, name: str) -> str:
+    """Path of file `name` in the runtime directory that has this app socket."""
+    return str(Path(app_socket).parent.parent / name)
+
+
 def vpp_beside(app_socket: str) -> int | None:
     """Return the pid of a VPP that has its CLI or API in this socket's runtime directory, else None."""
     for name in ("cli.sock", "api.sock"):
         for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
             try:
-                return _connect(str(Path(app_socket).parent.parent / name), kind)
+                return _connect(beside(app_socket, name), kind)
             except OSError as error:
                 if error.errno == errno.EACCES:
                     return 0  # somebody is at home

@@ -122,6 +122,7 @@ class Worker:
         while True:
             handle, peer = self.accept(listener)
             if peer is not None:
+                self._unseen.pop(listener, None)  # its event is used up
                 return handle, peer
             assert handle == -errno.EAGAIN
             assert time.monotonic() < deadline, "no connection arrived"
