@@ -1,7 +1,7 @@
 """asyncio on FD.io VPP's user-space host stack.
 
-`vppaio.run(main())` runs a coroutine as asyncio.run does; `vppaio.new_event_loop` is a loop_factory; `vppaio.install()` makes
-every loop of the process ours. Without VPP the same code runs on the kernel's stack.
+`vppaio.run(main())` runs a coroutine as asyncio.run does; `vppaio.new_event_loop` is a loop_factory;
+`vppaio.install()` makes every loop of the process ours. Without VPP the same code runs on the kernel's stack.
 """
 
 import asyncio as _asyncio
@@ -22,7 +22,8 @@ _T = TypeVar("_T")
 
 
 def new_event_loop(config: Config | None = None) -> EventLoop:
-    """Make an event loop; without argument a `loop_factory` for asyncio.Runner, asyncio.run, uvicorn and pytest-asyncio.
+    """Make an event loop; without argument a `loop_factory` for asyncio.Runner, asyncio.run, uvicorn and
+    pytest-asyncio.
 
     Raises:
         ValueError: a setting is wrong; names it.
@@ -57,7 +58,7 @@ def _policy_class() -> Any:
         _warnings.simplefilter("ignore", DeprecationWarning)
         base: Any = _asyncio.DefaultEventLoopPolicy
 
-        class EventLoopPolicy(base):
+        class EventLoopPolicy(base):  # type: ignore[misc]
             """An asyncio event loop policy whose loops are vppaio's."""
 
             _loop_factory = EventLoop

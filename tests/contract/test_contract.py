@@ -407,7 +407,8 @@ def test_closing_a_listener_with_connections_waiting_ends_them(table: Stack, wor
 def test_accept_on_what_does_not_listen_is_refused(worker: Worker, pair: tuple[int, Any]) -> None:
     handle, _ = pair
     assert worker.accept(handle)[0] not in (-errno.EAGAIN, -errno.ECONNABORTED)
-    assert worker.accept(worker.create())[0] not in (-errno.EAGAIN, -errno.ECONNABORTED)
+    for proto in (TCP, UDP):
+        assert worker.accept(worker.create(proto))[0] not in (-errno.EAGAIN, -errno.ECONNABORTED)
 
 
 def test_accept_survives_want_of_descriptors(table: Stack, worker: Worker) -> None:
@@ -837,6 +838,17 @@ def test_bound_datagram_session_can_connect(table: Stack, worker: Worker) -> Non
     assert worker.connect_result(handle) == 0
     assert worker.sendto(handle, b"x") == 1
     assert peer.recvfrom(10)[1][:2] == bound
+
+
+def test_unbound_datagram_session_hears_the_answer(table: Stack, worker: Worker) -> None:
+    kernel_only(table)
+    peer = table.datagrams()
+    handle = worker.create(UDP)
+    worker.watch(handle)
+    assert worker.sendto(handle, b"ping", peer.getsockname()) == 4
+    peer.sendto(b"pong", peer.recvfrom(10)[1])
+    worker.wait_for(handle, IN)
+    assert worker.recvfrom(handle) == (b"pong", peer.getsockname())
 
 
 def test_refused_datagram_is_told(table: Stack, worker: Worker) -> None:

@@ -1,7 +1,7 @@
 """Connecting on VPP: what create_connection does for each address, and sock_connect.
 
-asyncio's create_connection (resolving, happy eyeballs, local addresses, all_errors, the order of errors) stays as it is; it
-asks for one connected socket per address, and that is what is made here.
+asyncio's create_connection (resolving, happy eyeballs, local addresses, all_errors, the order of errors) stays as it
+is; it asks for one connected socket per address, and that is what is made here.
 """
 
 import errno
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
 
-async def connect_sock(loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> SessionSocket:
+async def connect_sock(
+    loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None
+) -> SessionSocket:
     """A connected SessionSocket for one address; errors are also collected in `exceptions`, as asyncio has it."""
     mine: list[OSError] = []
     exceptions.append(mine)

@@ -1,18 +1,20 @@
 """EventLoop: asyncio's loop, with network endpoints on sessions.
 
-asyncio.SelectorEventLoop brings scheduling, subprocesses, signals, pipes, unix sockets, add_reader, executors and debug mode,
-each as the running Python has it. Overridden is what opens network endpoints, and the selector it sleeps on. This class
-is the table of contents: the work is in serve, connect, endpoints and sockets.
+asyncio.SelectorEventLoop brings scheduling, subprocesses, signals, pipes, unix sockets, add_reader, executors and
+debug mode, each as the running Python has it. Overridden is what opens network endpoints, and the selector it sleeps
+on. This class is the table of contents: the work is in serve, connect, endpoints and sockets.
 """
 
 import asyncio
 import socket
 from asyncio import constants
+from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
 
 from vppaio.config import Config
 from vppaio.loop import connect, endpoints, serve
+from vppaio.loop.private import SelectorLoop
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
@@ -31,7 +33,7 @@ def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
         waiter.exception()
 
 
-class EventLoop(asyncio.SelectorEventLoop):
+class EventLoop(SelectorLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
 
@@ -69,38 +71,38 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _process_events(self, event_list: Any) -> None:
         if event_list:
-            super()._process_events(event_list)  # type: ignore[misc]
-        if self._debug:  # type: ignore[attr-defined]
+            super()._process_events(event_list)
+        if self._debug:
             self._poller.dispatch(self.slow_callback_duration, self._report_slow)
         else:
             self._poller.dispatch()
 
     def _report_slow(self, handler: object, seconds: float) -> None:
-        asyncio.log.logger.warning("Executing %r took %.3f seconds", handler, seconds)
+        logger.warning("Executing %r took %.3f seconds", handler, seconds)
 
     # ---- servers -----------------------------------------------------------------------------------------------
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> serve.Server:  # type: ignore[override]
+    async def create_server(self, *args: Any, **kwargs: Any) -> serve.Server:
         return await serve.create_server(self, *args, **kwargs)
 
     def _start_serving(self, protocol_factory: Callable[[], Any], sock: Any, *args: Any, **kwargs: Any) -> None:
         if sock.family in _INET:
             serve.start_serving(self, protocol_factory, sock, *args, **kwargs)
         else:
-            super()._start_serving(protocol_factory, sock, *args, **kwargs)  # type: ignore[misc]
+            super()._start_serving(protocol_factory, sock, *args, **kwargs)
 
     def _stop_serving(self, sock: Any) -> None:
         if sock in self._listeners:
             self._listeners.pop(sock).close()
             sock.detach()
         else:
-            super()._stop_serving(sock)  # type: ignore[misc]
+            super()._stop_serving(sock)
 
     # ---- connections -------------------------------------------------------------------------------------------
 
     async def _connect_sock(self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> Any:
         if self._stacks.stack_for(addr_info[4][0]) == "host":
-            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)  # type: ignore[misc]
+            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)
         return await connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
@@ -119,7 +121,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             session = self._stacks.worker("host").adopt_fd(sock.fileno())
             session.set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return StreamTransport(self, session, protocol, waiter, extra, server, sock)
-        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)  # type: ignore[misc]
+        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)
 
     def _make_ssl_transport(
         self,
@@ -177,18 +179,18 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
-    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:
         return await endpoints.create_datagram_endpoint(self, *args, **kwargs)
 
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> Any:
         if sock.family not in _INET:
-            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)  # type: ignore[misc]
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)
         self._ensure_fd_no_transport(sock)
         session = self._stacks.worker("host").adopt_fd(sock.fileno())
         return DatagramTransport(self, session, protocol, address, waiter, extra, sock)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
-        super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
+        super()._ensure_fd_no_transport(fd)
         self._stacks.ensure_fd_no_transport(fd)

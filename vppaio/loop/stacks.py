@@ -74,6 +74,6 @@ class Stacks:
         if host is None:
             return
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        session = host.by_fd.get(fd)
+        session = host.by_fd.get(fd) if host.by_fd is not None else None
         if session is not None:
             raise RuntimeError(f"File descriptor {fileobj!r} is used by transport {session.owner!r}")

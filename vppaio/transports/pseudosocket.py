@@ -1,8 +1,8 @@
 """SessionSocket: what stands for a socket where the session has no descriptor.
 
-asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few options.
-This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them, because it has
-neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket.
+asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few
+options. This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them,
+because it has neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket.
 
 Made by loop.serve and loop.connect, and by a transport that is asked for its socket.
 """
@@ -10,14 +10,15 @@ Made by loop.serve and loop.connect, and by a transport that is asked for its so
 import errno
 import random
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from vppaio.reactor.worker import TCP, UDP, Session, Worker
 
 _TRAP_PORT_ZERO = 1 << 2  # vcl_ops.h
 
-# Accepted and without effect: VPP's TCP has no keepalive, and its buffers are the FIFOs that Config sizes. Clients set them
-# unguarded (redis-py), so refusing would break them for nothing.
+# Accepted and without effect: VPP's TCP has no keepalive, and its buffers are the FIFOs that Config sizes. Clients set
+# them unguarded (redis-py), so refusing would break them for nothing.
 _WITHOUT_EFFECT = {
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
@@ -98,11 +99,12 @@ class SessionSocket:
 
         self._retry_ports(listen)
 
-    def _retry_ports(self, attempt: Any) -> None:
+    def _retry_ports(self, attempt: Callable[[], None]) -> None:
         """Ports chosen by us may be in use: try others."""
         for tries_left in reversed(range(64)):
             try:
-                return attempt()
+                attempt()
+                return
             except OSError as exc:
                 session, self._session = self._session, None
                 if session is not None:

@@ -1,11 +1,11 @@
 """Who is behind the app socket: asked of the kernel, without libvppcom.
 
-vppcom_app_create answers -1 to every failure, and nothing at all to a VPP that hangs. So the socket is tried from here
-first, without connecting: a connection that is closed before its attach message stays in VPP's epoll set for good, and VPP
-spins on its hang-up (session_api.c: sapi_socket_detach returns early, 26.06; idle VPP went from 3.5% to 99.5% of a
-core). A stream socket does not fit a listener for SOCK_SEQPACKET, so the kernel says EPROTOTYPE if VPP listens and
-ECONNREFUSED if only a file is left, and VPP hears nothing. Its CLI and API sockets may be connected to: there the kernel
-tells the process (SO_PEERCRED), which has its release in the names of the libraries it has mapped.
+vppcom_app_create answers -1 to every failure, and nothing at all to a VPP that hangs. So the socket is tried from
+here first, without connecting: a connection that is closed before its attach message stays in VPP's epoll set for
+good, and VPP spins on its hang-up (session_api.c: sapi_socket_detach returns early, 26.06; idle VPP went from 3.5% to
+99.5% of a core). A stream socket does not fit a listener for SOCK_SEQPACKET, so the kernel says EPROTOTYPE if VPP
+listens and ECONNREFUSED if only a file is left, and VPP hears nothing. Its CLI and API sockets may be connected to:
+there the kernel tells the process (SO_PEERCRED), which has its release in the names of the libraries it has mapped.
 """
 
 from __future__ import annotations

@@ -1,0 +1,16 @@
+import asyncio
+from typing import Any
+
+from vppaio.reactor.worker import Session
+
+class StreamTransport(asyncio.Transport):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        session: Session,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.AbstractServer | None = None,
+        sock: Any = None,
+    ) -> None: ...
