@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import importlib.machinery
 import importlib.util
+import io
 import ipaddress
 import json
 import os
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -165,11 +168,24 @@ def _run(options: argparse.Namespace) -> int:
             _fail(f"run: there is no {name}", 2)
         if not os.access(name, os.R_OK):
             _fail(f"run: no permission to read {name}", 2)
-        if os.path.isfile(name):
-            _set_first_path(os.path.dirname(os.path.realpath(name)))
         _install_loop()
-        runpy.run_path(name, run_name="__main__")
+        if os.path.isdir(name) or not name.endswith((".py", ".pyw")):
+            runpy.run_path(name, run_name="__main__")  # folders, archives, .pyc
+        else:
+            _set_first_path(os.path.dirname(os.path.realpath(name)))
+            _run_script(os.path.abspath(name))
     return 0
+
+
+def _run_script(path: str) -> None:
+    """As python does it. runpy.run_path would change sys.argv, and forget the module while its threads still run."""
+    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    module = types.ModuleType("__main__")
+    module.__file__, module.__loader__ = path, loader
+    sys.modules["__main__"] = module
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    exec(code, module.__dict__)
 
 
 def _set_first_path(folder: str) -> None:

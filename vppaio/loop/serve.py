@@ -13,6 +13,7 @@ from socket import AF_UNSPEC, AI_PASSIVE, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREA
 from typing import TYPE_CHECKING, Any, cast
 
 from vppaio.loop.private import BaseServer, SelectorLoop
+from vppaio.loop.sockets import adopt_bound
 from vppaio.reactor.worker import Session
 from vppaio.transports.listener import Listener
 from vppaio.transports.pseudosocket import SessionSocket
@@ -93,6 +94,8 @@ async def create_server(
 
     sockets: list[Any] = []
     try:
+        if sock is not None and host is None and port is None:
+            sock = adopt_bound(loop, sock)
         if sock is not None or (host is None and port is None) or "vpp" not in loop.stacks:
             sockets = await kernel_sockets(host=host, port=port, family=family, flags=flags, sock=sock)
         else:

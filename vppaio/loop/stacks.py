@@ -5,11 +5,13 @@ attached after that. Used by loop.eventloop; asks vcl.application and hands work
 """
 
 import logging
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from typing import Any, Final
 
 from vppaio.config import Config, RouteTable, Stack
 from vppaio.reactor.poller import Poller
 from vppaio.reactor.worker import Worker
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl import application
 
 logger = logging.getLogger("vppaio")
@@ -59,6 +61,15 @@ class Stacks:
         if stack == "host" and "host" not in self._workers:
             self._add("host", Worker(application.host_ops_address()))
         return self._workers[stack]
+
+    def socket(self, family: int, type: int, stack: Stack | None) -> SessionSocket:
+        """See `vppaio.socket`."""
+        names = self.names
+        if stack not in (None, *names):
+            raise ValueError(f"stack: {stack!r} does not take part in this loop, only {', '.join(names)}")
+        if family not in (AF_INET, AF_INET6) or type not in (SOCK_STREAM, SOCK_DGRAM):
+            raise ValueError(f"sessions are AF_INET or AF_INET6, SOCK_STREAM or SOCK_DGRAM, not {family!r}, {type!r}")
+        return SessionSocket(self.worker(stack or names[-1]), family, type)
 
     def _add(self, stack: Stack, worker: Worker) -> None:
         self._poller.add(worker)
