@@ -17,6 +17,7 @@ import io
 import ipaddress
 import json
 import os
+import pkgutil
 import re
 import runpy
 import signal
@@ -169,8 +170,8 @@ def _run(options: argparse.Namespace) -> int:
         if not os.access(name, os.R_OK):
             _fail(f"run: no permission to read {name}", 2)
         _install_loop()
-        if os.path.isdir(name) or not name.endswith((".py", ".pyw")):
-            runpy.run_path(name, run_name="__main__")  # folders, archives, .pyc
+        if pkgutil.get_importer(name) is not None or name.endswith(".pyc"):  # a folder, an archive
+            runpy.run_path(name, run_name="__main__")
         else:
             _set_first_path(os.path.dirname(os.path.realpath(name)))
             _run_script(os.path.abspath(name))
@@ -194,8 +195,10 @@ def _set_first_path(folder: str) -> None:
 
 
 def _find_module(name: str) -> None:
+    spec = None
     try:
-        spec = importlib.util.find_spec(name)
+        if not name.startswith("."):
+            spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations is not None:
             spec = importlib.util.find_spec(f"{name}.__main__")
             if spec is None:
