@@ -1,0 +1,30 @@
+"""Which of CPython's tests are not run, and why: one table of rules.
+
+A rule names tests by a shell pattern over `module.Class.test`; what no rule names is run. Tests that never make a loop
+(mocked selectors, futures, handles) need no rule: they are run and not counted.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    pattern: str
+    reason: str
+    stacks: tuple[str, ...] = ("host", "vpp")
+
+
+RULES = (
+    Rule("*.PollEventLoopTests.*", "the tests of EPollEventLoopTests again: our loop has one selector"),
+    Rule("*.SelectEventLoopTests.*", "the tests of EPollEventLoopTests again: our loop has one selector"),
+)
+
+
+def excluded(test: str, stack: str) -> Rule | None:
+    """The rule that keeps `test` from being run on `stack`."""
+    for rule in RULES:
+        if stack in rule.stacks and fnmatch.fnmatchcase(test, rule.pattern):
+            return rule
+    return None
