@@ -46,9 +46,12 @@ class Reporter(unittest.TestResult):
     def __init__(self, report: TextIO) -> None:
         super().__init__()
         self._report = report
+        self._forget()
+
+    def _forget(self) -> None:
         self._outcome = ("passed", "")
-        self._loops_before = 0
-        self._started = 0.0
+        self._loops_before = stacks.loops_made()
+        self._started = time.monotonic()
 
     def _tell(self, **news: Any) -> None:
         self._report.write(json.dumps(news) + "\n")
@@ -56,9 +59,7 @@ class Reporter(unittest.TestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
-        self._outcome = ("passed", "")
-        self._loops_before = stacks.loops_made()
-        self._started = time.monotonic()
+        self._forget()
         self._tell(start=short_id(test))
 
     def stopTest(self, test: unittest.TestCase) -> None:
@@ -71,6 +72,7 @@ class Reporter(unittest.TestResult):
             loops=stacks.loops_made() - self._loops_before,
             seconds=round(time.monotonic() - self._started, 3),
         )
+        self._forget()  # a skipped class has stopTest without startTest
 
     def _worse(self, outcome: str, detail: str) -> None:
         if self._outcome[0] in ("passed", "skipped"):

@@ -13,6 +13,9 @@ from vppaio.transports.pseudosocket import SessionSocket
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
+# Looked up once, see serve._asyncio_create_server.
+_asyncio_create_datagram_endpoint = asyncio.SelectorEventLoop.create_datagram_endpoint
+
 
 async def create_datagram_endpoint(
     loop: "EventLoop",
@@ -34,7 +37,7 @@ async def create_datagram_endpoint(
     """
 
     async def on_host() -> tuple[Any, Any]:
-        return await asyncio.SelectorEventLoop.create_datagram_endpoint(
+        return await _asyncio_create_datagram_endpoint(
             loop,
             protocol_factory,
             local_addr,

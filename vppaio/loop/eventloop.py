@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vppaio.config import Config
-from vppaio.loop import connect, endpoints, serve
+from vppaio.loop import connect, endpoints, serve, sockets
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
@@ -174,6 +174,11 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         return await connect.start_tls(self, transport, protocol, sslcontext, **options)
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        if type(transp) is StreamTransport:
+            return await sockets.sendfile(self, transp, file, offset, count)
+        return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
 
     # ---- datagrams ---------------------------------------------------------------------------------------------
 

@@ -21,6 +21,9 @@ from vppaio.transports.stream import StreamTransport
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
+# Looked up once: somebody may put our class behind asyncio.SelectorEventLoop later, as CPython's tests are made to.
+_asyncio_create_server = asyncio.SelectorEventLoop.create_server
+
 
 class Server(base_events.Server):
     """asyncio's server, with `close_clients` and `abort_clients` on every Python version (asyncio has them from 3.13)."""
@@ -31,12 +34,14 @@ class Server(base_events.Server):
             super().__init__(*args, **kwargs)
             self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
-        def _attach(self, transport: Any) -> None:
+        def _attach(self, transport: Any = None) -> None:
             super()._attach()
-            self._transports.add(transport)
+            if transport is not None:
+                self._transports.add(transport)
 
-        def _detach(self, transport: Any) -> None:
-            self._transports.discard(transport)
+        def _detach(self, transport: Any = None) -> None:
+            if transport is not None:
+                self._transports.discard(transport)
             super()._detach()
 
         def close_clients(self) -> None:
@@ -77,7 +82,7 @@ async def create_server(
 
     async def kernel_sockets(**where: Any) -> list[Any]:
         """As asyncio makes them, checks of the arguments included."""
-        server = await asyncio.SelectorEventLoop.create_server(
+        server = await _asyncio_create_server(
             loop,
             protocol_factory,
             backlog=backlog,
