@@ -161,8 +161,8 @@ def _run(options: argparse.Namespace) -> int:
     name = words[0]
     if options.module is not None:
         _set_first_path(os.getcwd())
-        _find_module(name)
         _install_loop()
+        _find_module(name)
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
         if not os.path.exists(name):

@@ -172,6 +172,11 @@ class EventLoop(SelectorLoop):
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         return await connect.start_tls(self, transport, protocol, sslcontext, **options)
 
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> Any:
+        if type(transp) is StreamTransport:
+            return await sockets.sendfile(self, transp, file, offset, count)
+        return await super()._sendfile_native(transp, file, offset, count)
+
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:

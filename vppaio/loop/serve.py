@@ -35,10 +35,12 @@ class Server(BaseServer):
 
         def _attach(self, transport: Any = None) -> None:
             super()._attach()
-            self._transports.add(transport)
+            if transport is not None:
+                self._transports.add(transport)
 
         def _detach(self, transport: Any = None) -> None:
-            self._transports.discard(transport)
+            if transport is not None:
+                self._transports.discard(transport)
             super()._detach()
 
         def close_clients(self) -> None:

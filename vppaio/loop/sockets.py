@@ -1,4 +1,4 @@
-"""sock_* on sessions, and the adoption of kernel sockets.
+"""sock_* on sessions, the adoption of kernel sockets, and sendfile.
 
 Two kinds of sockets come here: a `SessionSocket`, which `vppaio.socket` made, and a kernel socket whose address
 belongs to VPP. Programs that own their sockets (uvicorn's workers, hypercorn, gunicorn, aiohttp's client) make the
@@ -6,6 +6,7 @@ second kind. Such a socket cannot carry VPP's packets, so a session stands in fo
 address, and the kernel socket is kept, unused, and closed together with it. `Config.adopt_sockets` switches this off.
 """
 
+import asyncio
 import socket
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from vppaio.loop import connect
 from vppaio.loop.private import SelectorLoop
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.socketio import READABLE, WRITABLE
+from vppaio.transports.stream import StreamTransport
 
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
@@ -124,3 +126,25 @@ async def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Any:
     if name == "sock_sendto":
         return await _repeat(loop, made, WRITABLE, lambda: made.sendto(*args))
     return await _repeat(loop, made, READABLE, lambda: _READS[name](made, *args))
+
+
+async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:
+    """What `loop.sendfile` tries first: the kernel's sendfile, for a connection on the host stack.
+
+    Raises:
+        SendfileNotAvailableError: the connection is on VPP, or it is no regular file; asyncio then reads and writes.
+    """
+    sock = transport.kernel_socket()
+    if sock is None:
+        raise asyncio.SendfileNotAvailableError("VPP has no sendfile")
+    was_reading = transport.is_reading()
+    transport.pause_reading()
+    written = transport._make_empty_waiter()
+    try:
+        await written
+        with loop._stacks.lent(sock.fileno()):
+            return await loop.sock_sendfile(sock, file, offset, count, fallback=False)
+    finally:
+        transport._reset_empty_waiter()
+        if was_reading:
+            transport.resume_reading()

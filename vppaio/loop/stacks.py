@@ -4,7 +4,9 @@ Nothing is attached before the first network call: a service may fork after it h
 attached after that. Used by loop.eventloop; asks vcl.application and hands workers to the poller.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from typing import Any, Final
 
@@ -74,6 +76,18 @@ class Stacks:
     def _add(self, stack: Stack, worker: Worker) -> None:
         self._poller.add(worker)
         self._workers[stack] = worker
+
+    @contextlib.contextmanager
+    def lent(self, fd: int) -> Iterator[None]:
+        """In this block the loop may watch the descriptor of a session, which has nothing to send meanwhile."""
+        by_fd = self._workers["host"].by_fd
+        assert by_fd is not None
+        session = by_fd.pop(fd)
+        try:
+            yield
+        finally:
+            if not session.closed:
+                by_fd[fd] = session
 
     def ensure_fd_no_transport(self, fileobj: Any) -> None:
         """Refuse a descriptor that belongs to a session: reading from both sides would lose bytes.
