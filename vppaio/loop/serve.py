@@ -6,11 +6,17 @@ accepting: a `Listener` on a session, and transports made without a task in betw
 """
 
 import asyncio
+import contextlib
 import itertools
 import weakref
 from collections.abc import Callable, Iterable
+<<<<<<< HEAD
 from socket import AF_UNSPEC, AI_PASSIVE, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, cast
+=======
+from socket import AF_UNSPEC, AI_PASSIVE, IPPROTO_TCP, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY
+from typing import TYPE_CHECKING, Any
+>>>>>>> fd7cce4c31d6ca11e5d9e1420667cf1ab1117822
 
 from vppaio.loop.private import BaseServer, SelectorLoop
 from vppaio.loop.sockets import adopt_bound
@@ -178,6 +184,10 @@ def start_serving(
         session = sock.session
     else:
         session = loop._stacks.worker("host").adopt_fd(sock.fileno())
+        # Accepted sockets inherit it. Without, a response whose head and body are two writes waits 40 ms for an
+        # acknowledgement (uvicorn: 700 requests a second instead of 7000).
+        with contextlib.suppress(OSError):
+            session.set_option(IPPROTO_TCP, TCP_NODELAY, 1)
 
     def plain(session: Session, peername: Any) -> None:
         StreamTransport(loop, session, protocol_factory(), None, {"peername": peername}, server)
