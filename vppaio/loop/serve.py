@@ -10,13 +10,8 @@ import contextlib
 import itertools
 import weakref
 from collections.abc import Callable, Iterable
-<<<<<<< HEAD
-from socket import AF_UNSPEC, AI_PASSIVE, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
-from typing import TYPE_CHECKING, Any, cast
-=======
 from socket import AF_UNSPEC, AI_PASSIVE, IPPROTO_TCP, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY
-from typing import TYPE_CHECKING, Any
->>>>>>> fd7cce4c31d6ca11e5d9e1420667cf1ab1117822
+from typing import TYPE_CHECKING, Any, cast
 
 from vppaio.loop.private import BaseServer, SelectorLoop
 from vppaio.loop.sockets import adopt_bound
