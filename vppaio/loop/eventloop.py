@@ -15,6 +15,7 @@ from typing import Any
 from vppaio.config import Config
 from vppaio.loop import connect, endpoints, serve, sockets
 from vppaio.loop.private import SelectorLoop
+from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
@@ -32,7 +33,7 @@ def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
         waiter.exception()
 
 
-class EventLoop(SelectorLoop):
+class EventLoop(Scheduler, SelectorLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
 
