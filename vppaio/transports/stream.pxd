@@ -8,6 +8,7 @@ cdef class StreamTransport(SessionTransport):
     cdef Py_ssize_t head_offset # bytes of backlog[0] already sent
     cdef list inbox             # received while paused, where the FIFO would not keep it (VCL_TRAP_FIN_EXPIRES)
     cdef object empty_waiter    # sendfile waits for an empty backlog
+    cdef object pseudo          # the SessionSocket that was handed out, on a stack without descriptors
     cdef bint buffered          # protocol is a BufferedProtocol
     cdef bint eof_written
     cdef bint eof_received

@@ -40,6 +40,7 @@ from vppaio.vcl.ops cimport (
     iovec,
 )
 
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl.errors import os_error
 
 cdef enum:
@@ -83,6 +84,8 @@ cdef class StreamTransport(SessionTransport):
     cdef int handle(self, uint32_t events) except -1:
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.hang_up = self.until_blocked = True
+        if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
+            self.pseudo.set_readable(True)
         if events & EPOLLOUT and self.backlog_size:
             self._write_ready()
         if not self.started:
@@ -412,6 +415,18 @@ cdef class StreamTransport(SessionTransport):
         SessionTransport.pause_reading(self)
         if self.paused and self.hang_up and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES and not self.session.closed:
             self._drain_to_inbox()
+
+    def resume_reading(self):
+        SessionTransport.resume_reading(self)
+        if self.pseudo is not None and not self.hang_up:
+            self.pseudo.set_readable(False)
+
+    def _socket(self):
+        sock = SessionTransport._socket(self)
+        if self.pseudo is None and isinstance(sock, SessionSocket):
+            self.pseudo = sock
+            sock.set_readable(self.hang_up)
+        return sock
 
     # What loop.sendfile asks of a transport (asyncio.base_events, loop.sockets).
 
