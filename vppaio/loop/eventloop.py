@@ -31,6 +31,29 @@ def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
         waiter.exception()
 
 
+class _Dispatch(asyncio.Handle):
+    """The entry of the ready queue under which sessions get their events; one per loop, used again and again."""
+
+    def __init__(self, loop: "EventLoop") -> None:
+        super().__init__(loop._poller.dispatch, (), loop)
+        self._slowest = ""
+
+    def _run(self) -> None:
+        loop: EventLoop = self._loop  # type: ignore[attr-defined]
+        if loop.get_debug():
+            self._slowest = ""
+            loop._poller.dispatch(loop.slow_callback_duration, self._note_slow)
+        else:
+            loop._poller.dispatch()
+
+    def _note_slow(self, handler: object, seconds: float) -> None:
+        self._slowest += f"{handler!r} ({seconds:.3f} s) "
+
+    def __repr__(self) -> str:
+        # What debug mode names as slow: asyncio times the whole dispatch, the user needs the transports.
+        return self._slowest.strip() or "<dispatch of session events>"
+
+
 class EventLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
@@ -49,6 +72,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._stacks = Stacks(self._config, self._poller)
         self._listeners: dict[Any, Any] = {}
         super().__init__(selector)
+        self._dispatch = _Dispatch(self)
 
     # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
 
@@ -70,13 +94,10 @@ class EventLoop(asyncio.SelectorEventLoop):
     def _process_events(self, event_list: Any) -> None:
         if event_list:
             super()._process_events(event_list)  # type: ignore[misc]
-        if self._debug:  # type: ignore[attr-defined]
-            self._poller.dispatch(self.slow_callback_duration, self._report_slow)
-        else:
-            self._poller.dispatch()
-
-    def _report_slow(self, handler: object, seconds: float) -> None:
-        asyncio.log.logger.warning("Executing %r took %.3f seconds", handler, seconds)
+        if self._poller.has_work():
+            # Behind what is ready already, as asyncio has it: a task just created to wait for an answer must have
+            # started when the answer is delivered.
+            self._ready.append(self._dispatch)  # type: ignore[attr-defined]
 
     # ---- servers -----------------------------------------------------------------------------------------------
 

@@ -203,6 +203,14 @@ cdef class Poller:
         self.retry_at_ns = monotonic_ns() + RETRY_LOST_NS if any_lost else 0
         return 0
 
+    def has_work(self):
+        """Whether `dispatch` has anything to do."""
+        cdef Worker worker
+        for worker in self.workers:
+            if worker.has_work():
+                return True
+        return False
+
     def dispatch(self, double slow_s=0, report_slow=None):
         """Hand waiting session events to their handlers, within the budget.
 
