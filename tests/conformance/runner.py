@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from tests.conformance.exclusions import Rule, excluded
 
@@ -142,9 +142,9 @@ def run(module: str, stack: str, ids: Iterable[str]) -> dict[str, Result]:
                 test = news.pop("end")
                 results[test] = Result(**news)
         if current is not None:
-            results[current] = Result("hung" if child.hung else "died", child.output(), loops=1)
+            results[current] = Result("hung" if child.hung else "died", child.output, loops=1)
         elif child.returncode != 0:
-            results[f"{module}: the process"] = Result("died", child.output())
+            results[f"{module}: the process"] = Result("died", child.output)
             break
         else:
             break  # what is left was not found, or its class was skipped or failed as a whole
@@ -160,30 +160,30 @@ class _Child:
         self._arguments = [module, stack]
         self._ids = " ".join(ids)
         self._options = ["--list"] if list_only else []
-        self._log = tempfile.TemporaryFile()
         self.hung = False
         self.returncode = 0
-
-    def output(self) -> str:
-        """The end of what it wrote; for a hung test with the stacks of all threads."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")[-4000:]
+        self.output = ""
+        """The end of what it wrote; for a hung test with the stacks of all threads. Known when `news` is exhausted."""
 
     def news(self) -> Iterator[dict[str, Any]]:
         """What it reports, until it ends or is ended because a test takes too long."""
         reader, writer = os.pipe()
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as cleanup:
+        with (
+            tempfile.TemporaryDirectory() as folder,  # tests leave files in the current folder
+            tempfile.TemporaryFile() as log,
+            contextlib.ExitStack() as cleanup,
+        ):
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.conformance.child", *self._arguments, str(writer), *self._options],
                 stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=self._log,
+                stdout=log,
+                stderr=log,
                 pass_fds=[writer],
-                cwd=folder,  # tests leave files in the current folder
+                cwd=folder,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 start_new_session=True,  # with whatever it starts
             )
-            cleanup.callback(self._end, process)
+            cleanup.callback(self._end, process, log)
             os.close(writer)
             assert process.stdin is not None
             process.stdin.write(self._ids.encode())
@@ -208,7 +208,9 @@ class _Child:
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.5)
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         self.returncode = process.wait()
+        log.seek(0)
+        self.output = log.read().decode(errors="replace")[-4000:]

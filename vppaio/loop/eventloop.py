@@ -68,15 +68,7 @@ class EventLoop(Scheduler, SelectorLoop):
         """Counters since the loop was made: turns, sleeps, and for each stack sessions, bytes, events and polls."""
         return self._poller.statistics()
 
-    # ---- the turn ----------------------------------------------------------------------------------------------
-
-    def _process_events(self, event_list: Any) -> None:
-        if event_list:
-            super()._process_events(event_list)
-        if self._debug:
-            self._poller.dispatch(self.slow_callback_duration, self._report_slow)
-        else:
-            self._poller.dispatch()
+    # ---- the turn: loop.scheduler ----------------------------------------------------------------------------------------------
 
     def _report_slow(self, handler: object, seconds: float) -> None:
         logger.warning("Executing %r took %.3f seconds", handler, seconds)

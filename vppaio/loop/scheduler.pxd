@@ -30,5 +30,6 @@ cdef class Scheduler:
     cdef public Poller _poller
     cdef bint may_sleep
 
+    cdef int run_ready(self, Py_ssize_t count) except -1
     cdef int forget_cancelled_timers(self) except -1
     cdef object sleep_time(self)

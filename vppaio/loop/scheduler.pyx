@@ -192,8 +192,12 @@ cdef class Scheduler:
             self._timer_cancelled_count += 1
 
     def _run_once(self):
-        """One turn: sleep, dispatch what happened, run what is due."""
-        cdef Py_ssize_t n
+        """One turn: sleep, dispatch what happened, run what is due.
+
+        Session events have the place that asyncio's I/O callbacks have: behind what was ready before, since a task just
+        created to wait for an answer must have started when the answer is delivered, and before timers.
+        """
+        cdef Py_ssize_t n_before_sessions, n_after_sessions
         cdef double end
         cdef list scheduled
         cdef object ready = self._ready
@@ -201,7 +205,9 @@ cdef class Scheduler:
         self.may_sleep = True
         kernel_events = self._poller.wait(self.sleep_time())
         self.may_sleep = False
-        self._process_events(kernel_events)
+        if kernel_events:
+            self._process_events(kernel_events)
+        n_before_sessions = len(ready)
 
         scheduled = self._scheduled
         if scheduled:
@@ -215,7 +221,18 @@ cdef class Scheduler:
                 ready.append(timer)
 
         # Only what is ready now: a callback that schedules another one does not keep the loop from its sessions.
-        for n in range(len(ready)):
+        n_after_sessions = len(ready) - n_before_sessions
+        self.run_ready(n_before_sessions)
+        if self._debug:
+            self._poller.dispatch(self.slow_callback_duration, self._report_slow)
+        else:
+            self._poller.dispatch()
+        self.run_ready(n_after_sessions)
+
+    cdef int run_ready(self, Py_ssize_t count) except -1:
+        cdef object ready = self._ready
+        cdef Py_ssize_t n
+        for n in range(count):
             handle = ready.popleft()
             if type(handle) is Handle or type(handle) is TimerHandle:
                 if not (<Handle> handle)._cancelled:
@@ -225,6 +242,7 @@ cdef class Scheduler:
                     self._run_in_debug_mode(handle)
                 else:
                     handle._run()
+        return 0
 
     cdef int forget_cancelled_timers(self) except -1:
         cdef list scheduled = self._scheduled

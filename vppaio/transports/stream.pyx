@@ -105,9 +105,12 @@ cdef class StreamTransport(SessionTransport):
         cdef size_t room
         if self.inbox is not None:
             self._empty_inbox()
+            rounds = 1
         while not self.paused and not self.closing and not self.eof_received:
             session = self.session
-            if self.buffered:
+            if self.end_seen:
+                n = self.end_result
+            elif self.buffered:
                 n = self._read_buffered(&room)
                 if self.closing:
                     return 0
@@ -128,11 +131,17 @@ cdef class StreamTransport(SessionTransport):
                     if self.session is not None:
                         self.session.again(EPOLLIN)
                     return 0
-            elif n == 0:
-                return self._read_eof()
             elif n == -EAGAIN:
                 self.until_blocked = False
                 return 0
+            elif rounds:
+                # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.
+                self.end_seen = True
+                self.end_result = n
+                session.again(EPOLLIN)
+                return 0
+            elif n == 0:
+                return self._read_eof()
             else:
                 self._fatal_error(os_error(-ECONNRESET if n == -ENOTCONN else n, "recv"),
                                   "Fatal read error on socket transport")
@@ -197,21 +206,21 @@ cdef class StreamTransport(SessionTransport):
         """Deliver what `_drain_to_inbox` kept."""
         while self.inbox and not self.paused and not self.closing:
             data = self.inbox.pop(0)
-            if self.buffered:
-                self._feed_buffered(data)
-            else:
+            if not self.buffered:
                 self._deliver(data)
+            elif rest := self._feed_buffered(data):
+                self.inbox.insert(0, rest)
         if not self.inbox:
             self.inbox = None
 
     def _feed_buffered(self, data):
-        """Give `data` to a BufferedProtocol in pieces that fit its buffers."""
-        offset = 0
-        while offset < len(data) and not self.closing:
+        """Give `data` to a BufferedProtocol in pieces that fit its buffers; returns what a pause leaves over."""
+        cdef Py_ssize_t n = 0
+        while data and not self.paused and not self.closing:
             try:
                 with memoryview(self.protocol.get_buffer(-1)) as view:
-                    n = min(len(view), len(data) - offset)
-                    view[:n] = data[offset:offset + n]
+                    n = min(len(view), len(data))
+                    view[:n] = data[:n]
                 if not n:
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 self.protocol.buffer_updated(n)
@@ -219,7 +228,9 @@ cdef class StreamTransport(SessionTransport):
                 raise
             except BaseException as exc:
                 self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-            offset += n
+                return b""
+            data = data[n:]
+        return data
 
     cdef int _read_eof(self) except -1:
         if self.inbox is not None:
