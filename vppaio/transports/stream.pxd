@@ -11,6 +11,7 @@ cdef class StreamTransport(SessionTransport):
     cdef bint buffered          # protocol is a BufferedProtocol
     cdef bint eof_written
     cdef bint eof_received
+    cdef bint drained_to_eof    # inbox has the last bytes there will be
     cdef bint hang_up           # the peer has closed or reset
     cdef bint until_blocked     # a short read proves nothing: read until WOULD_BLOCK or the end
 

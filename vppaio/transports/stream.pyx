@@ -102,6 +102,9 @@ cdef class StreamTransport(SessionTransport):
         cdef size_t room
         if self.inbox is not None:
             self._empty_inbox()
+        if self.drained_to_eof and self.inbox is None and not self.paused and not self.closing:
+            # Not read again: the CLOSE_WAIT timer may have made "not connected" of the end meanwhile.
+            return 0 if self.eof_received else self._read_eof()
         while not self.paused and not self.closing and not self.eof_received:
             session = self.session
             if self.buffered:
@@ -188,6 +191,8 @@ cdef class StreamTransport(SessionTransport):
                 if self.inbox is None:
                     self.inbox = []
                 self.inbox.append(PyBytes_FromStringAndSize(session.worker.buffer, n))
+        if n == 0:
+            self.drained_to_eof = True
         return 0
 
     def _empty_inbox(self):
