@@ -5,18 +5,20 @@
 """
 
 import asyncio as _asyncio
+import socket as _socket
 import warnings as _warnings
 from collections.abc import Coroutine as _Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vppaio.config import Config
+from vppaio.config import Config, Stack
 from vppaio.loop.eventloop import EventLoop
+from vppaio.transports.pseudosocket import SessionSocket
 
 if TYPE_CHECKING:
     from asyncio.events import BaseDefaultEventLoopPolicy as EventLoopPolicy
 
 __version__ = "0.1.0"
-__all__ = ["Config", "EventLoop", "EventLoopPolicy", "__version__", "install", "new_event_loop", "run"]
+__all__ = ["Config", "EventLoop", "EventLoopPolicy", "__version__", "install", "new_event_loop", "run", "socket"]
 
 _T = TypeVar("_T")
 
@@ -40,6 +42,26 @@ def run(main: _Coroutine[Any, Any, _T], *, debug: bool | None = None, config: Co
     """
     with _asyncio.Runner(debug=debug, loop_factory=lambda: EventLoop(config)) as runner:
         return runner.run(main)
+
+
+def socket(
+    family: int = _socket.AF_INET, type: int = _socket.SOCK_STREAM, *, stack: Stack | None = None
+) -> SessionSocket:
+    """A non-blocking socket on a session of the running loop, for its sock_* methods, `create_server(sock=)` and so on.
+
+    Args:
+        family: AF_INET or AF_INET6.
+        type: SOCK_STREAM or SOCK_DGRAM.
+        stack: "host" or "vpp"; by default VPP where it takes part.
+
+    Raises:
+        RuntimeError: no loop of ours is running.
+        ValueError: that stack does not take part, or there are no such sockets.
+    """
+    loop = _asyncio.get_running_loop()
+    if not isinstance(loop, EventLoop):
+        raise RuntimeError(f"vppaio.socket() needs a running vppaio.EventLoop, not {loop!r}")
+    return loop._stacks.socket(family, type, stack)
 
 
 def install() -> None:

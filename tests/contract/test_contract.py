@@ -218,6 +218,15 @@ def test_epoll_ctl_knows_who_is_in_the_set(table: Stack, worker: Worker) -> None
     assert control(DEL) == -errno.ENOENT
 
 
+def test_session_that_could_not_join_can_try_again(table: Stack, worker: Worker, pair: tuple[int, Any]) -> None:
+    kernel_only(table)
+    handle, _ = pair
+    assert table.ops.epoll_ctl(worker.vep, DEL, handle, 0, 0) == 0
+    impossible = ALL_EVENTS | select.EPOLLEXCLUSIVE | select.EPOLLONESHOT
+    assert table.ops.epoll_ctl(worker.vep, ADD, handle, impossible, 0) == -errno.EINVAL
+    worker.watch(handle)
+
+
 def test_fresh_session_says_nothing(worker: Worker) -> None:
     for proto in (TCP, UDP):
         worker.watch(worker.create(proto))

@@ -39,10 +39,13 @@ def stub(release: str = "26.06", *defines: str) -> str:
 
 _LISTENER = """
 import mmap, socket, sys
-path, library = sys.argv[1:3]
+path, library, command_line = sys.argv[1:4]
 if library:
     with open(library, "rb") as file:
         kept = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    cli = socket.socket(socket.AF_UNIX)
+    cli.bind(command_line)
+    cli.listen()
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 listener.bind(path)
 listener.listen(64)
@@ -59,7 +62,7 @@ def silent_vpp(path: Path, release: str = "") -> Iterator[subprocess.Popen[str]]
         library = str(path.parent / f"libvnet.so.{release}")
         Path(library).write_bytes(b"\x7fELF")
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-I", "-c", _LISTENER, str(path), library]
+    command = [sys.executable, "-I", "-c", _LISTENER, str(path), library, str(path.parent.parent / "cli.sock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

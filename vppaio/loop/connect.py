@@ -5,7 +5,6 @@ is; it asks for one connected socket per address, and that is what is made here.
 """
 
 import errno
-import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +56,11 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     Raises:
         OSError: ConnectionRefusedError, TimeoutError (no answer for 66 s), EHOSTUNREACH; names the address.
     """
-    infos = await loop._ensure_resolved(address, family=sock.family, type=socket.SOCK_STREAM, loop=loop)
+    infos = await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop)
     host, port, *rest = infos[0][4]
     future = loop.create_future()
     session = sock.session
-    if sock._bound is not None:
+    if sock._bound is not None and session.stack == "vpp":  # on the host stack it is bound already
         session.bind(sock._bound[0], sock._bound[1])
     listener.connect(session, host, port, rest[1] if rest else 0, future)
     try:

@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from vppaio.config import Config
-from vppaio.loop import connect, endpoints, serve
+from vppaio.loop import connect, endpoints, serve, sockets
 from vppaio.loop.private import SelectorLoop
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports.datagram import DatagramTransport
-from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport
 
 _INET = (socket.AF_INET, socket.AF_INET6)
@@ -50,6 +49,7 @@ class EventLoop(SelectorLoop):
         self._poller = selector.poller
         self._stacks = Stacks(self._config, self._poller)
         self._listeners: dict[Any, Any] = {}
+        self._stand_ins = sockets.StandIns()
         super().__init__(selector)
 
     # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
@@ -105,17 +105,12 @@ class EventLoop(SelectorLoop):
             return await super()._connect_sock(exceptions, addr_info, local_addr_infos)
         return await connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
 
-    async def sock_connect(self, sock: Any, address: Any) -> None:
-        if isinstance(sock, SessionSocket):
-            await connect.sock_connect(self, sock, address)
-        else:
-            await super().sock_connect(sock, address)
-
     def _make_socket_transport(
         self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
     ) -> Any:
-        if isinstance(sock, SessionSocket):
-            return StreamTransport(self, sock.session, protocol, waiter, extra, server, sock)
+        made = self._stand_ins.take(sock)
+        if made is not None:
+            return StreamTransport(self, made.session, protocol, waiter, extra, server, made)
         if sock.family in _INET and sock.type == socket.SOCK_STREAM:
             self._ensure_fd_no_transport(sock)
             session = self._stacks.worker("host").adopt_fd(sock.fileno())
@@ -177,6 +172,11 @@ class EventLoop(SelectorLoop):
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         return await connect.start_tls(self, transport, protocol, sslcontext, **options)
 
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> Any:
+        if type(transp) is StreamTransport:
+            return await sockets.sendfile(self, transp, file, offset, count)
+        return await super()._sendfile_native(transp, file, offset, count)
+
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -185,11 +185,40 @@ class EventLoop(SelectorLoop):
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> Any:
+        made = self._stand_ins.take(sock)
+        if made is not None:
+            return DatagramTransport(self, made.session, protocol, address, waiter, extra, made)
         if sock.family not in _INET:
             return super()._make_datagram_transport(sock, protocol, address, waiter, extra)
         self._ensure_fd_no_transport(sock)
         session = self._stacks.worker("host").adopt_fd(sock.fileno())
         return DatagramTransport(self, session, protocol, address, waiter, extra, sock)
+
+    # ---- sockets that the caller owns ---------------------------------------------------------------------------
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        await sockets.sock_connect(self, sock, address)
+
+    async def sock_accept(self, sock: Any) -> Any:
+        return await sockets.perform(self, "sock_accept", sock)
+
+    async def sock_recv(self, sock: Any, n: int) -> Any:
+        return await sockets.perform(self, "sock_recv", sock, n)
+
+    async def sock_recv_into(self, sock: Any, buf: Any) -> Any:
+        return await sockets.perform(self, "sock_recv_into", sock, buf)
+
+    async def sock_recvfrom(self, sock: Any, bufsize: int) -> Any:
+        return await sockets.perform(self, "sock_recvfrom", sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> Any:
+        return await sockets.perform(self, "sock_recvfrom_into", sock, buf, nbytes)
+
+    async def sock_sendall(self, sock: Any, data: Any) -> None:
+        await sockets.perform(self, "sock_sendall", sock, data)
+
+    async def sock_sendto(self, sock: Any, data: Any, address: Any) -> Any:
+        return await sockets.perform(self, "sock_sendto", sock, data, address)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)

@@ -6,13 +6,15 @@ accepting: a `Listener` on a session, and transports made without a task in betw
 """
 
 import asyncio
+import contextlib
 import itertools
 import weakref
 from collections.abc import Callable, Iterable
-from socket import AF_UNSPEC, AI_PASSIVE, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
+from socket import AF_UNSPEC, AI_PASSIVE, IPPROTO_TCP, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, cast
 
 from vppaio.loop.private import BaseServer, SelectorLoop
+from vppaio.loop.sockets import adopt_bound
 from vppaio.reactor.worker import Session
 from vppaio.transports.listener import Listener
 from vppaio.transports.pseudosocket import SessionSocket
@@ -34,10 +36,12 @@ class Server(BaseServer):
 
         def _attach(self, transport: Any = None) -> None:
             super()._attach()
-            self._transports.add(transport)
+            if transport is not None:
+                self._transports.add(transport)
 
         def _detach(self, transport: Any = None) -> None:
-            self._transports.discard(transport)
+            if transport is not None:
+                self._transports.discard(transport)
             super()._detach()
 
         def close_clients(self) -> None:
@@ -93,6 +97,8 @@ async def create_server(
 
     sockets: list[Any] = []
     try:
+        if sock is not None and host is None and port is None:
+            sock = adopt_bound(loop, sock)
         if sock is not None or (host is None and port is None) or "vpp" not in loop.stacks:
             sockets = await kernel_sockets(host=host, port=port, family=family, flags=flags, sock=sock)
         else:
@@ -173,6 +179,10 @@ def start_serving(
         session = sock.session
     else:
         session = loop._stacks.worker("host").adopt_fd(sock.fileno())
+        # Accepted sockets inherit it. Without, a response whose head and body are two writes waits 40 ms for an
+        # acknowledgement (uvicorn: 700 requests a second instead of 7000).
+        with contextlib.suppress(OSError):
+            session.set_option(IPPROTO_TCP, TCP_NODELAY, 1)
 
     def plain(session: Session, peername: Any) -> None:
         StreamTransport(loop, session, protocol_factory(), None, {"peername": peername}, server)

@@ -198,7 +198,11 @@ cdef class SessionTransport(SessionHandler):
         """A socket object for the session: the kernel's where there is one."""
         if self.sock is None:
             fd = self.session.fileno()
-            self.sock = socket.socket(fileno=fd) if fd >= 0 else SessionSocket.of(self.session, socket.SOCK_STREAM)
+            if fd >= 0:
+                self.sock = socket.socket(fileno=fd)
+                self.sock.setblocking(False)  # the descriptor is; now the object knows
+            else:
+                self.sock = SessionSocket.of(self.session, socket.SOCK_STREAM)
         return self.sock
 
     # ---- the end ------------------------------------------------------------------------------------------------

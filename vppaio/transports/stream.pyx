@@ -67,7 +67,7 @@ cdef class StreamTransport(SessionTransport):
     """
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.FALLBACK
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
     max_size = 256 * 1024
 
     def __cinit__(self, loop, Session session, protocol, waiter=None, extra=None, server=None, sock=None):
@@ -418,7 +418,11 @@ cdef class StreamTransport(SessionTransport):
         if self.paused and self.hang_up and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES and not self.session.closed:
             self._drain_to_inbox()
 
-    # What loop.sendfile asks of a transport (asyncio.base_events, selector_events).
+    # What loop.sendfile asks of a transport (asyncio.base_events, loop.sockets).
+
+    def kernel_socket(self):
+        """The kernel's socket under an open connection of the host stack, else None."""
+        return self._socket() if not self.finished and self.session.fileno() >= 0 else None
 
     def _make_empty_waiter(self):
         if self.empty_waiter is not None:
@@ -430,6 +434,11 @@ cdef class StreamTransport(SessionTransport):
 
     def _reset_empty_waiter(self):
         self.empty_waiter = None
+
+    def _call_connection_lost(self, exc):
+        SessionTransport._call_connection_lost(self, exc)
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def set_protocol(self, protocol):
         self.protocol = protocol
