@@ -20,6 +20,7 @@ from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports.datagram import DatagramTransport
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport
 
 _INET = (socket.AF_INET, socket.AF_INET6)
@@ -42,6 +43,8 @@ class EventLoop(SelectorLoop):
     Raises:
         ValueError: a setting is wrong; names it.
     """
+
+    _closed = True  # until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early
 
     def __init__(self, config: Config | None = None) -> None:
         self._config = Config() if config is None else config
@@ -95,6 +98,8 @@ class EventLoop(SelectorLoop):
         if sock in self._listeners:
             self._listeners.pop(sock).close()
             sock.detach()
+        elif isinstance(sock, SessionSocket):
+            sock.close()  # it was not served yet: creating the server failed
         else:
             super()._stop_serving(sock)
 
