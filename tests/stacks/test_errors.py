@@ -73,12 +73,12 @@ def test_port_out_of_range_is_an_overflow_error(stack: Site, port: int) -> None:
 def test_port_in_use(stack: Site) -> None:
     async def main() -> None:
         first = await serve(stack.address, 0)
+        port = port_of(first)
         async with first:
-            with fails(OSError, errno.EADDRINUSE, stack.address, port_of(first)):
-                await serve(stack.address, port_of(first))
-        again = await serve(stack.address, port_of(first))
-        again.close()
-        await again.wait_closed()
+            with fails(OSError, errno.EADDRINUSE, stack.address, port):
+                await serve(stack.address, port)
+        async with await serve(stack.address, port):
+            pass
 
     stack.run(main)
 
@@ -193,12 +193,9 @@ def test_unreadable_certificate(stack: Site, tmp_path: Path) -> None:
     stack.run(main)
 
 
-@pytest.mark.parametrize("wrong", [True, "cert.pem", object()])
-def test_ssl_that_is_no_context(stack: Site, wrong: Any) -> None:
+def test_ssl_that_is_no_context(stack: Site) -> None:
     async def main() -> None:
-        with pytest.raises((TypeError, AttributeError)):
-            server = await serve(stack.address, 0, ssl=wrong)
-            server.close()
+        with pytest.raises(TypeError, match="SSLContext"):
+            await serve(stack.address, 0, ssl=True)
 
-    if wrong is True:
-        stack.run(main)
+    stack.run(main)
