@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "vppaio" LAYERS = {"config": 0, "vcl": 1, "reactor": 2, "transports": 3, "tls":
-4, "loop": 5} TOP = 6  # vppaio/*.py: what users import and run _CIMPORT = re.compile(r"^[
-\t]*(?:from\s+(vppaio[\w.]*)\s+c?import\s+([^\n(]+|\([^)]*\))|c?import\s+(vppaio[\w.]*))", re.M)
+PACKAGE = Path(__file__).parents[2] / "vppaio"
+LAYERS = {"config": 0, "vcl": 1, "reactor": 2, "transports": 3, "tls": 4, "loop": 5}
+TOP = 6  # vppaio/*.py: what users import and run
+_CIMPORT = re.compile(
+    r"^[ \t]*(?:from\s+(vppaio[\w.]*)\s+c?import\s+([^\n(]+|\([^)]*\))|c?import\s+(vppaio[\w.]*))", re.M
+)
 
 
 def layer_of(module: str) -> int:
