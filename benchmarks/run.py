@@ -146,7 +146,7 @@ class Bench:
         try:
             self.vpp = stack.enter_context(VppInstance(main_core=self.load_cpu))
             config = Config(stack="vpp", app_socket=self.vpp.app_socket)
-            found, _ = application.find_library(config, self.vpp.app_socket)
+            found = application.load_library()
         except (RuntimeError, Unusable) as error:
             self.vpp = None
             self.no_vpp = last_line(str(error))
