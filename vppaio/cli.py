@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import importlib.machinery
 import importlib.util
+import io
 import ipaddress
 import json
 import os
+import pkgutil
 import re
 import runpy
 import signal
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -157,19 +161,32 @@ def _run(options: argparse.Namespace) -> int:
     name = words[0]
     if options.module is not None:
         _set_first_path(os.getcwd())
-        _find_module(name)
         _install_loop()
+        _find_module(name)
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
         if not os.path.exists(name):
             _fail(f"run: there is no {name}", 2)
         if not os.access(name, os.R_OK):
             _fail(f"run: no permission to read {name}", 2)
-        if os.path.isfile(name):
-            _set_first_path(os.path.dirname(os.path.realpath(name)))
         _install_loop()
-        runpy.run_path(name, run_name="__main__")
+        if pkgutil.get_importer(name) is not None or name.endswith(".pyc"):  # a folder, an archive
+            runpy.run_path(name, run_name="__main__")
+        else:
+            _set_first_path(os.path.dirname(os.path.realpath(name)))
+            _run_script(os.path.abspath(name))
     return 0
+
+
+def _run_script(path: str) -> None:
+    """As python does it. runpy.run_path would change sys.argv, and forget the module while its threads still run."""
+    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    module = types.ModuleType("__main__")
+    module.__file__, module.__loader__ = path, loader
+    sys.modules["__main__"] = module
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    exec(code, module.__dict__)
 
 
 def _set_first_path(folder: str) -> None:
@@ -178,8 +195,10 @@ def _set_first_path(folder: str) -> None:
 
 
 def _find_module(name: str) -> None:
+    spec = None
     try:
-        spec = importlib.util.find_spec(name)
+        if not name.startswith("."):
+            spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations is not None:
             spec = importlib.util.find_spec(f"{name}.__main__")
             if spec is None:

@@ -20,7 +20,9 @@ RULES = (
     Rule("*.PollEventLoopTests.*", "the tests of EPollEventLoopTests again: our loop has one selector"),
     Rule("*.SelectEventLoopTests.*", "the tests of EPollEventLoopTests again: our loop has one selector"),
     *(
-        Rule(f"test_base_events.BaseEventLoopWithSelectorTests.{test}", "the socket is a mock: no descriptor, no session")
+        Rule(
+            f"test_base_events.BaseEventLoopWithSelectorTests.{test}", "the socket is a mock: no descriptor, no session"
+        )
         for test in (
             "test_create_connection_ip_addr",
             "test_create_connection_ipv6_scope",

@@ -1,7 +1,7 @@
 """Run CPython's asyncio tests on a loop of ours, and what does not pass there on stock asyncio too.
 
-Every module has processes of its own (child.py). A test that hangs or kills its process costs that test: the next process
-goes on behind it. A test counts as executed if it made at least one loop under test.
+Every module has processes of its own (child.py). A test that hangs or kills its process costs that test: the next
+process goes on behind it. A test counts as executed if it made at least one loop under test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from tests.conformance.exclusions import Rule, excluded
 ROOT: Final = Path(__file__).resolve().parents[2]
 LIMIT_S: Final = 60.0  # for one test; the slowest takes 10 on an idle machine
 
-# All that run on a real loop somewhere. test_selector_events, test_proactor_events, test_futures and the like mock theirs.
+# All that run on a real loop somewhere. test_selector_events, test_proactor_events, test_futures and the like mock
+# theirs.
 MODULES: Final = (
     "test_base_events",
     "test_buffered_proto",

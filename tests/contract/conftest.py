@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.contract.stacks import FakeStack, HostStack, Stack
 from tests.driver import Worker
 from tests.fakes.vcl import VPP_TRAPS
-from tests.contract.stacks import FakeStack, HostStack, Stack
 
 
 @pytest.fixture(params=["fake", "fake_with_traps", "host", pytest.param("vpp", marks=pytest.mark.vpp)])
@@ -18,10 +18,9 @@ def table(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The stack under test; on ours, no descriptor may be left over."""
     if request.param == "vpp":
         try:
-            stack = request.getfixturevalue("vpp_stack")
+            yield request.getfixturevalue("vpp_stack")
         except pytest.FixtureLookupError:
             pytest.skip("there is no fixture vpp_stack yet")
-        yield stack
         return
     before = open_descriptors()
     stack: FakeStack | HostStack

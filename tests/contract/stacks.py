@@ -62,7 +62,7 @@ class HostStack:
     # Whatever the routes of the machine: TCP to a multicast address is ENETUNREACH (net/ipv4/tcp_ipv4.c), and a
     # broadcast address without SO_BROADCAST is EACCES (net/ipv4/datagram.c).
     unroutable = "224.0.0.1"
-    unroutable_datagram = "255.255.255.255"
+    unroutable_datagram: str | None = "255.255.255.255"
 
     def __init__(self) -> None:
         self.ops = lib.vppaio_host_ops()
@@ -107,7 +107,7 @@ class FakeStack:
     host = "127.0.0.1"
     host6 = peer_host6 = "::1"
     foreign = unroutable = "192.0.2.1"
-    unroutable_datagram = None
+    unroutable_datagram: str | None = None
 
     def __init__(self, traps: int = 0) -> None:
         self._fake = FakeVcl(traps=traps)

@@ -213,7 +213,7 @@ class Worker:
         self._park(session, fresh)
 
     def take_parked(self, room: int) -> list[tuple[int, int]]:
-        taken = []
+        taken: list[tuple[int, int]] = []
         while self.parked and len(taken) < room:
             _, data, events = self.parked.popleft()
             taken.append((data, events))

@@ -70,7 +70,7 @@ def test_unknown_keys_are_remarked_upon():
 
 def test_missing_keys_and_the_hint_beside():
     conf = vclconf.parse("/x.conf", "vcl {\nuse-mq-evenfd\napp-socket-api /s\n}\n", {})
-    with pytest.raises(Unusable, match="use-mq-eventfd is missing.*did you mean use-mq-eventfd"):
+    with pytest.raises(Unusable, match=r"use-mq-eventfd is missing.*did you mean use-mq-eventfd"):
         conf.require()
     conf = vclconf.parse("/x.conf", "vcl {\nuse-mq-eventfd\napi-socket-name /run/vpp/api.sock\n}\n", {})
     assert conf.faults == ["app-socket-api is missing, vppaio does not use VPP's binary API"]

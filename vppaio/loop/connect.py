@@ -1,11 +1,10 @@
 """Connecting on VPP: what create_connection does for each address, and sock_connect.
 
-asyncio's create_connection (resolving, happy eyeballs, local addresses, all_errors, the order of errors) stays as it is; it
-asks for one connected socket per address, and that is what is made here.
+asyncio's create_connection (resolving, happy eyeballs, local addresses, all_errors, the order of errors) stays as it
+is; it asks for one connected socket per address, and that is what is made here.
 """
 
 import errno
-import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
 
-async def connect_sock(loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> SessionSocket:
+async def connect_sock(
+    loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None
+) -> SessionSocket:
     """A connected SessionSocket for one address; errors are also collected in `exceptions`, as asyncio has it."""
     mine: list[OSError] = []
     exceptions.append(mine)
@@ -55,11 +56,11 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     Raises:
         OSError: ConnectionRefusedError, TimeoutError (no answer for 66 s), EHOSTUNREACH; names the address.
     """
-    infos = await loop._ensure_resolved(address, family=sock.family, type=socket.SOCK_STREAM, loop=loop)
+    infos = await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop)
     host, port, *rest = infos[0][4]
     future = loop.create_future()
     session = sock.session
-    if sock._bound is not None:
+    if sock._bound is not None and session.stack == "vpp":  # on the host stack it is bound already
         session.bind(sock._bound[0], sock._bound[1])
     listener.connect(session, host, port, rest[1] if rest else 0, future)
     try:

@@ -1,20 +1,17 @@
 """create_datagram_endpoint on VPP; the host stack's is asyncio's own, which asks the loop for the transport."""
 
-import asyncio
 import errno
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vppaio.loop.connect import sock_connect
+from vppaio.loop.private import SelectorLoop
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
 
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
-
-# Looked up once, see serve._asyncio_create_server.
-_asyncio_create_datagram_endpoint = asyncio.SelectorEventLoop.create_datagram_endpoint
 
 
 async def create_datagram_endpoint(
@@ -37,7 +34,7 @@ async def create_datagram_endpoint(
     """
 
     async def on_host() -> tuple[Any, Any]:
-        return await _asyncio_create_datagram_endpoint(
+        return await SelectorLoop.create_datagram_endpoint(
             loop,
             protocol_factory,
             local_addr,

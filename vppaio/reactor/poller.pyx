@@ -203,7 +203,7 @@ cdef class Poller:
         self.retry_at_ns = monotonic_ns() + RETRY_LOST_NS if any_lost else 0
         return 0
 
-    def has_work(self):
+    cpdef bint has_work(self):
         """Whether `dispatch` has anything to do."""
         cdef Worker worker
         for worker in self.workers:

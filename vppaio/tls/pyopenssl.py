@@ -1,11 +1,11 @@
 """Contexts of pyOpenSSL, made to look like ssl.SSLContext where SSLProtocol asks.
 
-SSLProtocol moves bytes through two ssl.MemoryBIO and calls an ssl.SSLObject between them. `_Engine` is that object on an
-OpenSSL.SSL.Connection, which has its memory BIOs inside: each call hands what came in to the connection, acts, and takes
-out what it produced.
+SSLProtocol moves bytes through two ssl.MemoryBIO and calls an ssl.SSLObject between them. `_Engine` is that object on
+an OpenSSL.SSL.Connection, which has its memory BIOs inside: each call hands what came in to the connection, acts, and
+takes out what it produced.
 
-As with pyOpenSSL itself the host name is sent (SNI) but not compared with the certificate: set a verify callback, or use
-ssl.SSLContext.
+As with pyOpenSSL itself the host name is sent (SNI) but not compared with the certificate: set a verify callback, or
+use ssl.SSLContext.
 """
 
 import ssl
@@ -80,7 +80,9 @@ class _Engine:
         except SSL.WantWriteError:
             raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)") from None
         except SSL.ZeroReturnError:
-            raise ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "TLS/SSL connection has been closed (EOF)") from None
+            raise ssl.SSLZeroReturnError(
+                ssl.SSL_ERROR_ZERO_RETURN, "TLS/SSL connection has been closed (EOF)"
+            ) from None
         except SSL.SysCallError as exc:
             raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, str(exc)) from exc
         except SSL.Error as exc:
@@ -119,8 +121,8 @@ class _Engine:
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "The operation did not complete (read)")
 
     def getpeercert(self, binary_form: bool = False) -> Any:
-        """The peer's certificate in DER; otherwise {}, as ssl has it for what it did not validate. pyOpenSSL's own object
-        is `connection.get_peer_certificate()`."""
+        """The peer's certificate in DER; otherwise {}, as ssl has it for what it did not validate. pyOpenSSL's own
+        object is `connection.get_peer_certificate()`."""
         certificate = self._connection.get_peer_certificate(as_cryptography=True)
         if certificate is None:
             return None
@@ -130,7 +132,7 @@ class _Engine:
 
         return certificate.public_bytes(Encoding.DER)
 
-    def cipher(self) -> tuple[str, str, int] | None:
+    def cipher(self) -> tuple[str, str | None, int | None] | None:
         name = self._connection.get_cipher_name()
         if name is None:
             return None

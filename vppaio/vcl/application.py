@@ -308,11 +308,11 @@ def release_worker(index: int) -> None:
 # ---- the end -------------------------------------------------------------------------------------------------------
 
 
-def _with_gil(name: str, result: Any = None) -> Any:
-    """A C function as a Python one that keeps the GIL, which cffi lets go of: daemon threads may still run loops, and
-    the GIL is what keeps their calls and ours apart."""
-    address = int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
-    return ctypes.PYFUNCTYPE(result)(address)
+def _poll_all() -> None:
+    """vppaio_vpp_poll_all with the GIL, which cffi lets go of: daemon threads may still run loops, and the GIL is what
+    keeps their calls and ours apart."""
+    address = int(ffi.cast("uintptr_t", ffi.addressof(lib, "vppaio_vpp_poll_all")))
+    ctypes.PYFUNCTYPE(None)(address)()
 
 
 def is_attached() -> bool:
@@ -330,17 +330,18 @@ def end_by_signal(number: int) -> None:
 
 
 def detach() -> None:
-    """Leave VPP, after it has digested the last accept. Runs at exit; afterwards every operation is refused."""
+    """Make ready to leave VPP: wait until it has digested the last accept, then refuse every operation.
+
+    Runs when Python exits; VPP is told when the process does (see libvppcom.c, at_exit).
+    """
     global _attached
     with _lock:
         if _attached is None:
             return
-        since_accept = _with_gil("vppaio_vpp_since_accept", ctypes.c_double)
-        poll_all = _with_gil("vppaio_vpp_poll_all")
-        while since_accept() < _DIGEST_S:
-            poll_all()
+        while lib.vppaio_vpp_since_accept() < _DIGEST_S:
+            _poll_all()
             time.sleep(_LOOK_EVERY_S)
-        _with_gil("vppaio_vpp_detach")()
+        lib.vppaio_vpp_detach()
         _attached = None
         _idle_workers.clear()
 
