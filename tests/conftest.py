@@ -12,7 +12,7 @@ from tests.vppinstance import VppInstance
 
 @pytest.fixture(scope="session")
 def vpp_instance() -> Iterator[VppInstance]:
-    """The VPP all tests share; whole before each of them, see `_vpp_is_healthy`."""
+    """The VPP all tests share; whole before each of them, see `_vpp_is_whole`."""
     if reason := VppInstance.unavailable():
         (pytest.fail if os.environ.get("CI_REQUIRE_VPP") == "1" else pytest.skip)(reason)
     with VppInstance() as vpp:
@@ -20,9 +20,14 @@ def vpp_instance() -> Iterator[VppInstance]:
 
 
 @pytest.fixture(autouse=True)
-def _vpp_is_healthy(request: pytest.FixtureRequest) -> None:
-    """Start the shared VPP again if the test before this one left it dead or stuck."""
-    if "vpp_instance" in request.fixturenames:
-        vpp: VppInstance = request.getfixturevalue("vpp_instance")
-        if not vpp.healthy():
-            vpp.restart()
+def _vpp_is_whole(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start the shared VPP again if the last test left it dead or stuck; fail a test that made it crash."""
+    if "vpp_instance" not in request.fixturenames:
+        yield
+        return
+    vpp: VppInstance = request.getfixturevalue("vpp_instance")
+    if not vpp.healthy():
+        vpp.restart()
+    yield
+    if vpp.crashed():
+        pytest.fail(f"VPP crashed; its log ends:\n{vpp.log_tail()}")

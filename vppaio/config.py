@@ -49,6 +49,19 @@ def _size(text: str) -> int:
         raise _Bad('a number of bytes such as 65536, "64K" or "4M"') from None
 
 
+def _flag(text: str) -> bool:
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.strip().lower()]
+    except KeyError:
+        raise _Bad("1 or 0") from None
+
+
+def _check_flag(value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise _Bad("True or False")
+    return value
+
+
 def _spelled(value: int) -> str:
     for suffix, unit in (("G", _GIB), ("M", _MIB), ("K", _KIB)):
         if value >= unit and value % unit == 0:
@@ -153,6 +166,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "segment_size": _between(4 * _MIB, 64 * _GIB, _spelled),
     "event_queue_size": _between(256, 1 << 20),
     "busy_poll_us": _between(0, 1_000_000),
+    "adopt_sockets": _check_flag,
 }
 _PARSERS: Final[dict[str, Callable[[str], Any]]] = {
     "rx_fifo_size": _size,
@@ -160,6 +174,7 @@ _PARSERS: Final[dict[str, Callable[[str], Any]]] = {
     "segment_size": _size,
     "event_queue_size": _number,
     "busy_poll_us": _number,
+    "adopt_sockets": _flag,
 }
 # VCL's own sizes, but eight times its events: 2048 leave room for 128 pending connections, and VPP drops the rest.
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -172,6 +187,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "segment_size": 256 * _MIB,
     "event_queue_size": 16384,
     "busy_poll_us": 0,
+    "adopt_sockets": True,
 }
 # VCL_CONFIG is how VCL's other programs name a vcl.conf: whoever set it means us as well.
 _FURTHER_VARIABLES: Final = {"vcl_config": ("VCL_CONFIG",)}
@@ -226,6 +242,7 @@ class Config:
         segment_size: bytes of shared memory VPP adds at a time for those buffers.
         event_queue_size: events VPP can have pending for one loop; a sixteenth of it for new connections.
         busy_poll_us: microseconds to look for work before sleeping: latency for CPU time. 0 sleeps at once.
+        adopt_sockets: whether VPP serves, or connects, a kernel socket given to the loop when its address is VPP's.
 
     Raises:
         ValueError: names the field, its environment variable if the value came from there, and what is allowed.
@@ -241,6 +258,7 @@ class Config:
     segment_size: int = field(default_factory=_from_environment("segment_size"))
     event_queue_size: int = field(default_factory=_from_environment("event_queue_size"))
     busy_poll_us: int = field(default_factory=_from_environment("busy_poll_us"))
+    adopt_sockets: bool = field(default_factory=_from_environment("adopt_sockets"))
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -1,6 +1,6 @@
 """A small web service on aiohttp: an ordinary asyncio program, there is nothing of vppaio in it.
 
-`python vppaio/demo.py` serves it on stock asyncio, `vppaio demo` the same file on vppaio, `vppaio run vppaio/demo.py` too.
+`python vppaio/demo.py` serves it on stock asyncio, `vppaio demo` serves the same on vppaio.
 
     /           a greeting as JSON; says which event loop serves
     /bytes/N    N bytes that count up, for downloads
@@ -66,7 +66,7 @@ def make_app() -> web.Application:
 
 def url_of(address: tuple[Any, ...]) -> str:
     host, port = address[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return f"http://[{host}]:{port}/" if len(address) == 4 else f"http://{host}:{port}/"
 
 
 def announce(address: tuple[Any, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from typing import Final
 import aiohttp
 
 _LIMIT_S: Final = 30
+Connect = Callable[..., aiohttp.ClientSession]  # a session on the service's URL
 _COUNTING: Final = bytes(range(251))
 
 
@@ -23,17 +25,22 @@ def _expect(what: str, seen: object, wanted: object) -> None:
         raise Wrong(f"{what}: {seen!r}, not {wanted!r}")
 
 
-async def greeting(session: aiohttp.ClientSession) -> None:
-    """GET / answers in JSON"""
+async def _greet(session: aiohttp.ClientSession) -> None:
     async with session.get("/") as response:
         _expect("status", response.status, 200)
         _expect("greeting", (await response.json())["hello"], "world")
 
 
-async def downloads(session: aiohttp.ClientSession) -> None:
+async def greeting(connect: Connect) -> None:
+    """GET / answers in JSON"""
+    async with connect() as session:
+        await _greet(session)
+
+
+async def downloads(connect: Connect) -> None:
     """GET /bytes/N delivers 0 B to 30 MB unharmed"""
     for size in (0, 1, 65536, 1_000_003, 30_000_000):
-        async with session.get(f"/bytes/{size}") as response:
+        async with connect() as session, session.get(f"/bytes/{size}") as response:
             digest = hashlib.sha256()
             async for chunk in response.content.iter_any():
                 digest.update(chunk)
@@ -41,15 +48,15 @@ async def downloads(session: aiohttp.ClientSession) -> None:
         _expect(f"hash of {size} bytes", digest.hexdigest(), wanted.hexdigest())
 
 
-async def uploads(session: aiohttp.ClientSession) -> None:
+async def uploads(connect: Connect) -> None:
     """POST /echo returns 0 B to 8 MB unharmed"""
     for size in (0, 1, 65536, 8_000_000):
         body = random.Random(size).randbytes(size)
-        async with session.post("/echo", data=body) as response:
+        async with connect() as session, session.post("/echo", data=body) as response:
             _expect(f"{size} bytes echoed", (await response.read()) == body, True)
 
 
-async def keep_alive(session: aiohttp.ClientSession) -> None:
+async def keep_alive(connect: Connect) -> None:
     """1000 requests share one connection"""
     opened = 0
 
@@ -59,21 +66,21 @@ async def keep_alive(session: aiohttp.ClientSession) -> None:
 
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(count)
-    async with aiohttp.ClientSession(session._base_url, trace_configs=[trace]) as own:
+    async with connect(trace_configs=[trace]) as session:
         for _ in range(1000):
-            await greeting(own)
+            await _greet(session)
     _expect("connections", opened, 1)
 
 
-async def crowd(session: aiohttp.ClientSession) -> None:
+async def crowd(connect: Connect) -> None:
     """100 connections at a time"""
-    async with aiohttp.ClientSession(session._base_url, connector=aiohttp.TCPConnector(limit=100)) as own:
-        await asyncio.gather(*(greeting(own) for _ in range(300)))
+    async with connect(connector=aiohttp.TCPConnector(limit=100)) as session:
+        await asyncio.gather(*(_greet(session) for _ in range(300)))
 
 
-async def websocket(session: aiohttp.ClientSession) -> None:
+async def websocket(connect: Connect) -> None:
     """a websocket returns text and 1 MB of bytes, and closes"""
-    async with session.ws_connect("/ws", max_msg_size=64 << 20) as socket:
+    async with connect() as session, session.ws_connect("/ws", max_msg_size=64 << 20) as socket:
         await socket.send_str("over VPP?")
         _expect("text", await socket.receive_str(), "over VPP?")
         data = random.Random(1).randbytes(1_000_000)
@@ -83,13 +90,13 @@ async def websocket(session: aiohttp.ClientSession) -> None:
         _expect("close code", socket.close_code, 1000)
 
 
-async def refusals(session: aiohttp.ClientSession) -> None:
+async def refusals(connect: Connect) -> None:
     """what is not there is 404"""
-    async with session.get("/nothing") as response:
+    async with connect() as session, session.get("/nothing") as response:
         _expect("status", response.status, 404)
 
 
-CHECKS: Final[tuple[Callable[[aiohttp.ClientSession], Awaitable[None]], ...]] = (
+CHECKS: Final[tuple[Callable[[Connect], Awaitable[None]], ...]] = (
     greeting,
     downloads,
     uploads,
@@ -103,17 +110,15 @@ CHECKS: Final[tuple[Callable[[aiohttp.ClientSession], Awaitable[None]], ...]] = 
 async def check(url: str, report: Callable[[bool, str], None]) -> bool:
     """Make every check against `url`; `report` gets one line for each."""
     good = True
-    async with aiohttp.ClientSession(url) as session:
-        for one in CHECKS:
-            try:
-                async with asyncio.timeout(_LIMIT_S):
-                    await one(session)
-            except TimeoutError:
-                good = False
-                report(False, f"{one.__doc__}: not done after {_LIMIT_S} s")
-            except (Wrong, OSError, aiohttp.ClientError) as error:
-                good = False
-                report(False, f"{one.__doc__}: {error}")
-            else:
-                report(True, str(one.__doc__))
+    for one in CHECKS:
+        fault = ""
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                await one(functools.partial(aiohttp.ClientSession, url))
+        except TimeoutError:
+            fault = f": not done after {_LIMIT_S} s"
+        except (Wrong, OSError, aiohttp.ClientError) as error:
+            fault = f": {error}"
+        good &= not fault
+        report(not fault, f"{one.__doc__}{fault}")
     return good

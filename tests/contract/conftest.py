@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.driver import Worker
 from tests.contract.stacks import FakeStack, HostStack, Stack
+from tests.driver import Worker
+from tests.fakes.vcl import VPP_TRAPS
 
 
-@pytest.fixture(params=["fake", "host", pytest.param("vpp", marks=pytest.mark.vpp)])
+@pytest.fixture(params=["fake", "fake_with_traps", "host", pytest.param("vpp", marks=pytest.mark.vpp)])
 def table(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The stack under test; on ours, no descriptor may be left over."""
     if request.param == "vpp":
         try:
-            stack = request.getfixturevalue("vpp_stack")
+            yield request.getfixturevalue("vpp_stack")
         except pytest.FixtureLookupError:
             pytest.skip("there is no fixture vpp_stack yet")
-        yield stack
         return
     before = open_descriptors()
-    stack = FakeStack() if request.param == "fake" else HostStack()
+    stack: FakeStack | HostStack
+    match request.param:
+        case "fake":
+            stack = FakeStack()
+        case "fake_with_traps":
+            stack = FakeStack(VPP_TRAPS)  # so that the fake differs from the kernel as VPP does, and not in more
+        case _:
+            stack = HostStack()
     yield stack
     stack.close()
     assert open_descriptors() == before
@@ -37,4 +45,9 @@ def worker(table: Stack) -> Iterator[Worker]:
 
 
 def open_descriptors() -> list[str]:
-    return [f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+    """What is open, by number and kind."""
+    descriptors = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one of the listing itself
+            descriptors.append(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+    return descriptors

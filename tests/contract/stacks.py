@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
-from tests.contract.driver import Address
+from tests.driver import Address
+from tests.fakes.peer import Peer, Peers
+from tests.fakes.vcl import FakeVcl
 from vppaio.vcl._vcl import lib
 
 PATIENCE: Final = 5.0
@@ -59,7 +62,7 @@ class HostStack:
     # Whatever the routes of the machine: TCP to a multicast address is ENETUNREACH (net/ipv4/tcp_ipv4.c), and a
     # broadcast address without SO_BROADCAST is EACCES (net/ipv4/datagram.c).
     unroutable = "224.0.0.1"
-    unroutable_datagram = "255.255.255.255"
+    unroutable_datagram: str | None = "255.255.255.255"
 
     def __init__(self) -> None:
         self.ops = lib.vppaio_host_ops()
@@ -97,5 +100,47 @@ class HostStack:
         return self._peers.enter_context(peer)
 
 
-class FakeStack(HostStack):
+class FakeStack:
+    """tests/fakes; peers are sessions of a worker of their own, made when the first is needed."""
+
     name = "fake"
+    host = "127.0.0.1"
+    host6 = peer_host6 = "::1"
+    foreign = unroutable = "192.0.2.1"
+    unroutable_datagram: str | None = None
+
+    def __init__(self, traps: int = 0) -> None:
+        self._fake = FakeVcl(traps=traps)
+        self.ops = self._fake.ops
+        self._peers: Peers | None = None
+
+    def close(self) -> None:
+        if self._peers is not None:
+            self._peers.close()
+        assert self._fake.sessions() == []
+
+    def connect(self, to: Address) -> Peer:
+        return self._all_peers().connect(to)
+
+    def listen(self, host: str | None = None) -> Peer:
+        return self._all_peers().listen(host or self.host)
+
+    def datagrams(self, host: str | None = None) -> Peer:
+        return self._all_peers().datagrams(host or self.host)
+
+    def reset(self, peer: Peer) -> None:
+        self._fake.reset(peer.handle)
+        peer.close()
+
+    @contextlib.contextmanager
+    def slow_listen(self) -> Iterator[None]:
+        self._fake.listen_seconds = 0.01
+        yield
+        self._fake.listen_seconds = 0.0
+
+    def check(self) -> None:
+        self._fake.check()
+
+    def _all_peers(self) -> Peers:
+        self._peers = self._peers or Peers(self._fake, PATIENCE)
+        return self._peers

@@ -1,13 +1,15 @@
 """Connecting on VPP: what create_connection does for each address, and sock_connect.
 
-asyncio's create_connection (resolving, happy eyeballs, local addresses, all_errors, the order of errors) stays as it is; it
-asks for one connected socket per address, and that is what is made here.
+asyncio's create_connection (resolving, happy eyeballs, local addresses, all_errors, the order of errors) stays as it
+is; it asks for one connected socket per address, and that is what is made here.
 """
 
 import errno
-import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
+from vppaio.tls.protocol import TlsProtocol
+from vppaio.tls.pyopenssl import is_pyopenssl
 from vppaio.transports import listener
 from vppaio.transports.pseudosocket import SessionSocket
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
 
-async def connect_sock(loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> SessionSocket:
+async def connect_sock(
+    loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None
+) -> SessionSocket:
     """A connected SessionSocket for one address; errors are also collected in `exceptions`, as asyncio has it."""
     mine: list[OSError] = []
     exceptions.append(mine)
@@ -52,11 +56,11 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     Raises:
         OSError: ConnectionRefusedError, TimeoutError (no answer for 66 s), EHOSTUNREACH; names the address.
     """
-    infos = await loop._ensure_resolved(address, family=sock.family, type=socket.SOCK_STREAM, loop=loop)
+    infos = await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop)
     host, port, *rest = infos[0][4]
     future = loop.create_future()
     session = sock.session
-    if sock._bound is not None:
+    if sock._bound is not None and session.stack == "vpp":  # on the host stack it is bound already
         session.bind(sock._bound[0], sock._bound[1])
     listener.connect(session, host, port, rest[1] if rest else 0, future)
     try:
@@ -64,3 +68,47 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     except BaseException:
         sock.close()
         raise
+
+
+async def start_tls(
+    loop: "EventLoop",
+    transport: Any,
+    protocol: Any,
+    sslcontext: Any,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> Any:
+    """As asyncio's, with TlsProtocol; also for contexts of pyOpenSSL."""
+    if not isinstance(sslcontext, ssl.SSLContext) and not is_pyopenssl(sslcontext):
+        raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+    if not getattr(transport, "_start_tls_compatible", False):
+        raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    waiter = loop.create_future()
+    tls = TlsProtocol(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side,
+        server_hostname,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+        call_connection_made=False,
+    )
+    # Pause early so that "ssl_protocol.data_received()" doesn't have a chance to get called before
+    # "ssl_protocol.connection_made()".
+    transport.pause_reading()
+    transport.set_protocol(tls)
+    connection_made = loop.call_soon(tls.connection_made, transport)
+    resume = loop.call_soon(transport.resume_reading)
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        connection_made.cancel()
+        resume.cancel()
+        raise
+    return tls._app_transport

@@ -1,22 +1,26 @@
 """EventLoop: asyncio's loop, with network endpoints on sessions.
 
-asyncio.SelectorEventLoop brings scheduling, subprocesses, signals, pipes, unix sockets, add_reader, executors and debug mode,
-each as the running Python has it. Overridden is what opens network endpoints, and the selector it sleeps on. This class
-is the table of contents: the work is in serve, connect, endpoints and sockets.
+asyncio.SelectorEventLoop brings scheduling, subprocesses, signals, pipes, unix sockets, add_reader, executors and
+debug mode, each as the running Python has it. Overridden is what opens network endpoints, and the selector it sleeps
+on. This class is the table of contents: the work is in serve, connect, endpoints and sockets.
 """
 
 import asyncio
 import socket
-from asyncio import constants, sslproto
+from asyncio import constants
+from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
 
 from vppaio.config import Config
-from vppaio.loop import connect, endpoints, serve
+from vppaio.loop import connect, endpoints, serve, sockets
+from vppaio.loop.private import SelectorLoop
+from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
-from vppaio.transports.pseudosocket import SessionSocket
+from vppaio.tls.protocol import TlsProtocol
+from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.stream import StreamTransport
 
 _INET = (socket.AF_INET, socket.AF_INET6)
@@ -29,7 +33,7 @@ def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
         waiter.exception()
 
 
-class EventLoop(asyncio.SelectorEventLoop):
+class EventLoop(Scheduler, SelectorLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
 
@@ -46,6 +50,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._poller = selector.poller
         self._stacks = Stacks(self._config, self._poller)
         self._listeners: dict[Any, Any] = {}
+        self._stand_ins = sockets.StandIns()
         super().__init__(selector)
 
     # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
@@ -63,61 +68,48 @@ class EventLoop(asyncio.SelectorEventLoop):
         """Counters since the loop was made: turns, sleeps, and for each stack sessions, bytes, events and polls."""
         return self._poller.statistics()
 
-    # ---- the turn ----------------------------------------------------------------------------------------------
-
-    def _process_events(self, event_list: Any) -> None:
-        if event_list:
-            super()._process_events(event_list)  # type: ignore[misc]
-        if self._debug:  # type: ignore[attr-defined]
-            self._poller.dispatch(self.slow_callback_duration, self._report_slow)
-        else:
-            self._poller.dispatch()
+    # ---- the turn: loop.scheduler ----------------------------------------------------------------------------------------------
 
     def _report_slow(self, handler: object, seconds: float) -> None:
-        asyncio.log.logger.warning("Executing %r took %.3f seconds", handler, seconds)
+        logger.warning("Executing %r took %.3f seconds", handler, seconds)
 
     # ---- servers -----------------------------------------------------------------------------------------------
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> serve.Server:  # type: ignore[override]
+    async def create_server(self, *args: Any, **kwargs: Any) -> serve.Server:
         return await serve.create_server(self, *args, **kwargs)
 
     def _start_serving(self, protocol_factory: Callable[[], Any], sock: Any, *args: Any, **kwargs: Any) -> None:
         if sock.family in _INET:
             serve.start_serving(self, protocol_factory, sock, *args, **kwargs)
         else:
-            super()._start_serving(protocol_factory, sock, *args, **kwargs)  # type: ignore[misc]
+            super()._start_serving(protocol_factory, sock, *args, **kwargs)
 
     def _stop_serving(self, sock: Any) -> None:
         if sock in self._listeners:
             self._listeners.pop(sock).close()
             sock.detach()
         else:
-            super()._stop_serving(sock)  # type: ignore[misc]
+            super()._stop_serving(sock)
 
     # ---- connections -------------------------------------------------------------------------------------------
 
     async def _connect_sock(self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> Any:
         if self._stacks.stack_for(addr_info[4][0]) == "host":
-            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)  # type: ignore[misc]
+            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)
         return await connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
-
-    async def sock_connect(self, sock: Any, address: Any) -> None:
-        if isinstance(sock, SessionSocket):
-            await connect.sock_connect(self, sock, address)
-        else:
-            await super().sock_connect(sock, address)
 
     def _make_socket_transport(
         self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
     ) -> Any:
-        if isinstance(sock, SessionSocket):
-            return StreamTransport(self, sock.session, protocol, waiter, extra, server, sock)
+        made = self._stand_ins.take(sock)
+        if made is not None:
+            return StreamTransport(self, made.session, protocol, waiter, extra, server, made)
         if sock.family in _INET and sock.type == socket.SOCK_STREAM:
             self._ensure_fd_no_transport(sock)
             session = self._stacks.worker("host").adopt_fd(sock.fileno())
             session.set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return StreamTransport(self, session, protocol, waiter, extra, server, sock)
-        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)  # type: ignore[misc]
+        return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)
 
     def _make_ssl_transport(
         self,
@@ -133,7 +125,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
     ) -> Any:
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TlsProtocol(
             self,
             protocol,
             sslcontext,
@@ -159,7 +151,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         """TLS on an accepted session; the protocol hears of it when the handshake is done."""
         waiter = self.create_future()
         waiter.add_done_callback(_ignore_handshake_failure)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TlsProtocol(
             self,
             protocol,
             sslcontext,
@@ -170,11 +162,57 @@ class EventLoop(asyncio.SelectorEventLoop):
         )
         StreamTransport(self, session, ssl_protocol, None, extra, server)
 
+    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
+        return await connect.start_tls(self, transport, protocol, sslcontext, **options)
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> Any:
+        if type(transp) is StreamTransport:
+            return await sockets.sendfile(self, transp, file, offset, count)
+        return await super()._sendfile_native(transp, file, offset, count)
+
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
-    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:
         return await endpoints.create_datagram_endpoint(self, *args, **kwargs)
 
+    def _make_datagram_transport(
+        self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        made = self._stand_ins.take(sock)
+        if made is not None:
+            return DatagramTransport(self, made.session, protocol, address, waiter, extra, made)
+        if sock.family not in _INET:
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)
+        self._ensure_fd_no_transport(sock)
+        session = self._stacks.worker("host").adopt_fd(sock.fileno())
+        return DatagramTransport(self, session, protocol, address, waiter, extra, sock)
+
+    # ---- sockets that the caller owns ---------------------------------------------------------------------------
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        await sockets.sock_connect(self, sock, address)
+
+    async def sock_accept(self, sock: Any) -> Any:
+        return await sockets.perform(self, "sock_accept", sock)
+
+    async def sock_recv(self, sock: Any, n: int) -> Any:
+        return await sockets.perform(self, "sock_recv", sock, n)
+
+    async def sock_recv_into(self, sock: Any, buf: Any) -> Any:
+        return await sockets.perform(self, "sock_recv_into", sock, buf)
+
+    async def sock_recvfrom(self, sock: Any, bufsize: int) -> Any:
+        return await sockets.perform(self, "sock_recvfrom", sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> Any:
+        return await sockets.perform(self, "sock_recvfrom_into", sock, buf, nbytes)
+
+    async def sock_sendall(self, sock: Any, data: Any) -> None:
+        await sockets.perform(self, "sock_sendall", sock, data)
+
+    async def sock_sendto(self, sock: Any, data: Any, address: Any) -> Any:
+        return await sockets.perform(self, "sock_sendto", sock, data, address)
+
     def _ensure_fd_no_transport(self, fd: Any) -> None:
-        super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
+        super()._ensure_fd_no_transport(fd)
         self._stacks.ensure_fd_no_transport(fd)

@@ -1,19 +1,20 @@
 """create_server and the Server object.
 
-A server is asyncio's own `Server` over socket objects: the kernel's for addresses of the host stack, `SessionSocket` for
-VPP's. asyncio's rules about serving, closing and waiting come with it, per Python version. What is ours is
-the accepting: a `Listener` on a session, and transports made without a task in between.
+A server is asyncio's own `Server` over socket objects: the kernel's for addresses of the host stack, `SessionSocket`
+for VPP's. asyncio's rules about serving, closing and waiting come with it, per Python version. What is ours is the
+accepting: a `Listener` on a session, and transports made without a task in between.
 """
 
 import asyncio
 import contextlib
 import itertools
 import weakref
-from asyncio import base_events
 from collections.abc import Callable, Iterable
 from socket import AF_UNSPEC, AI_PASSIVE, IPPROTO_TCP, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from vppaio.loop.private import BaseServer, SelectorLoop
+from vppaio.loop.sockets import adopt_bound
 from vppaio.reactor.worker import Session
 from vppaio.transports.listener import Listener
 from vppaio.transports.pseudosocket import SessionSocket
@@ -23,21 +24,24 @@ if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
 
-class Server(base_events.Server):
-    """asyncio's server, with `close_clients` and `abort_clients` on every Python version (asyncio has them from 3.13)."""
+class Server(BaseServer):
+    """asyncio's server, with `close_clients` and `abort_clients` on every Python version (asyncio has them from
+    3.13)."""
 
-    if not hasattr(base_events.Server, "close_clients"):
+    if not hasattr(BaseServer, "close_clients"):
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
-        def _attach(self, transport: Any) -> None:
+        def _attach(self, transport: Any = None) -> None:
             super()._attach()
-            self._transports.add(transport)
+            if transport is not None:
+                self._transports.add(transport)
 
-        def _detach(self, transport: Any) -> None:
-            self._transports.discard(transport)
+        def _detach(self, transport: Any = None) -> None:
+            if transport is not None:
+                self._transports.discard(transport)
             super()._detach()
 
         def close_clients(self) -> None:
@@ -78,7 +82,7 @@ async def create_server(
 
     async def kernel_sockets(**where: Any) -> list[Any]:
         """As asyncio makes them, checks of the arguments included."""
-        server = await asyncio.SelectorEventLoop.create_server(
+        server = await SelectorLoop.create_server(
             loop,
             protocol_factory,
             backlog=backlog,
@@ -89,10 +93,12 @@ async def create_server(
             **where,
             **options,
         )
-        return list(server._sockets or ())
+        return list(cast(BaseServer, server)._sockets or ())
 
     sockets: list[Any] = []
     try:
+        if sock is not None and host is None and port is None:
+            sock = adopt_bound(loop, sock)
         if sock is not None or (host is None and port is None) or "vpp" not in loop.stacks:
             sockets = await kernel_sockets(host=host, port=port, family=family, flags=flags, sock=sock)
         else:
@@ -143,7 +149,12 @@ async def _resolve(
 
 
 def _vpp_socket(
-    loop: "EventLoop", family: int, address: Any, reuse_address: bool | None = None, keep_alive: bool | None = None, **_: Any
+    loop: "EventLoop",
+    family: int,
+    address: Any,
+    reuse_address: bool | None = None,
+    keep_alive: bool | None = None,
+    reuse_port: bool | None = None,
 ) -> SessionSocket:
     sock = SessionSocket(loop._stacks.worker("vpp"), family, SOCK_STREAM)
     sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_address is not False)

@@ -4,12 +4,16 @@ Nothing is attached before the first network call: a service may fork after it h
 attached after that. Used by loop.eventloop; asks vcl.application and hands workers to the poller.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from typing import Any, Final
 
 from vppaio.config import Config, RouteTable, Stack
 from vppaio.reactor.poller import Poller
 from vppaio.reactor.worker import Worker
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl import application
 
 logger = logging.getLogger("vppaio")
@@ -60,9 +64,30 @@ class Stacks:
             self._add("host", Worker(application.host_ops_address()))
         return self._workers[stack]
 
+    def socket(self, family: int, type: int, stack: Stack | None) -> SessionSocket:
+        """See `vppaio.socket`."""
+        names = self.names
+        if stack not in (None, *names):
+            raise ValueError(f"stack: {stack!r} does not take part in this loop, only {', '.join(names)}")
+        if family not in (AF_INET, AF_INET6) or type not in (SOCK_STREAM, SOCK_DGRAM):
+            raise ValueError(f"sessions are AF_INET or AF_INET6, SOCK_STREAM or SOCK_DGRAM, not {family!r}, {type!r}")
+        return SessionSocket(self.worker(stack or names[-1]), family, type)
+
     def _add(self, stack: Stack, worker: Worker) -> None:
         self._poller.add(worker)
         self._workers[stack] = worker
+
+    @contextlib.contextmanager
+    def lent(self, fd: int) -> Iterator[None]:
+        """In this block the loop may watch the descriptor of a session, which has nothing to send meanwhile."""
+        by_fd = self._workers["host"].by_fd
+        assert by_fd is not None
+        session = by_fd.pop(fd)
+        try:
+            yield
+        finally:
+            if not session.closed:
+                by_fd[fd] = session
 
     def ensure_fd_no_transport(self, fileobj: Any) -> None:
         """Refuse a descriptor that belongs to a session: reading from both sides would lose bytes.
@@ -74,6 +99,6 @@ class Stacks:
         if host is None:
             return
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        session = host.by_fd.get(fd)
+        session = host.by_fd.get(fd) if host.by_fd is not None else None
         if session is not None:
             raise RuntimeError(f"File descriptor {fileobj!r} is used by transport {session.owner!r}")

@@ -349,7 +349,10 @@ cdef class Worker:
         return self.n_events - self.next_event
 
     cdef int dispatch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1:
-        """Hand the batch to the handlers until it is empty or the time is up; what is left waits for the next turn."""
+        """Hand the batch to the handlers until it is empty or the time is up; what is left waits for the next turn.
+
+        Handlers report their own exceptions; only SystemExit and KeyboardInterrupt come through.
+        """
         cdef list repeats
         cdef Session session
         cdef SessionHandler handler
@@ -362,22 +365,27 @@ cdef class Worker:
         if self.repeats:
             repeats = self.repeats
             self.repeats = []
-            for i in range(len(repeats)):
-                session = <Session> repeats[i]
-                pending = session.pending
-                session.pending = 0
-                if session.handler is not None and pending:
-                    if slow_ns:
-                        started = monotonic_ns()
-                    handler = session.handler
-                    handler.on_events(pending)
-                    if slow_ns and monotonic_ns() - started >= slow_ns:
-                        report_slow(handler, (monotonic_ns() - started) * 1e-9)
-                n += 1
-                if n % CLOCK_EVERY == 0 and monotonic_ns() > deadline_ns and i + 1 < len(repeats):
-                    self.n_budget_hits += 1
-                    self.repeats = repeats[i + 1:] + self.repeats
-                    return 0
+            i = 0
+            try:
+                while i < len(repeats):
+                    session = <Session> repeats[i]
+                    i += 1
+                    pending = session.pending
+                    session.pending = 0
+                    if session.handler is not None and pending:
+                        if slow_ns:
+                            started = monotonic_ns()
+                        handler = session.handler
+                        handler.on_events(pending)
+                        if slow_ns and monotonic_ns() - started >= slow_ns:
+                            report_slow(handler, (monotonic_ns() - started) * 1e-9)
+                    n += 1
+                    if n % CLOCK_EVERY == 0 and i < len(repeats) and monotonic_ns() > deadline_ns:
+                        self.n_budget_hits += 1
+                        return 0
+            finally:  # also when a handler lets KeyboardInterrupt through
+                if i < len(repeats):
+                    self.repeats = repeats[i:] + self.repeats
         while self.next_event < self.n_events:
             event = &self.events[self.next_event]
             self.next_event += 1

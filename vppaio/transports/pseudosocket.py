@@ -1,23 +1,26 @@
 """SessionSocket: what stands for a socket where the session has no descriptor.
 
-asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few options.
-This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them, because it has
-neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket.
+asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few
+options. This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them,
+because it has neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket.
 
 Made by loop.serve and loop.connect, and by a transport that is asked for its socket.
 """
 
 import errno
+import os
 import random
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from vppaio.reactor.worker import TCP, UDP, Session, Worker
+from vppaio.transports.socketio import SocketIO
 
 _TRAP_PORT_ZERO = 1 << 2  # vcl_ops.h
 
-# Accepted and without effect: VPP's TCP has no keepalive, and its buffers are the FIFOs that Config sizes. Clients set them
-# unguarded (redis-py), so refusing would break them for nothing.
+# Accepted and without effect: VPP's TCP has no keepalive, and its buffers are the FIFOs that Config sizes. Clients set
+# them unguarded (redis-py), so refusing would break them for nothing.
 _WITHOUT_EFFECT = {
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
@@ -46,6 +49,11 @@ class SessionSocket:
         self._bound: tuple[Any, ...] | None = None
         self._any_port = False
         self._options: dict[tuple[int, int], int] = {}
+        self._io: SocketIO | None = None
+        self._poll_fd = -1
+        self._readable = False
+        # A kernel socket that this one stands in for (loop.sockets); closed with it.
+        self.kernel_socket: socket.socket | None = None
 
     @classmethod
     def of(cls, session: Session, type: int) -> "SessionSocket":
@@ -70,13 +78,40 @@ class SessionSocket:
         return self._session
 
     def fileno(self) -> int:
-        return self._session.fileno() if self._session is not None else -1
+        """A descriptor: the kernel's, or on VPP one that is only good for polling, made when it is first asked for.
+
+        It is readable once the peer has closed, or while data waits because reading is paused: what connection pools
+        look for before they use an idle connection again (httpcore). -1 after close.
+        """
+        if self._session is None or self._session.closed:
+            return -1
+        fd = self._session.fileno()
+        if fd >= 0:
+            return fd
+        if self._poll_fd < 0:
+            self._poll_fd = os.eventfd(int(self._readable), os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return self._poll_fd
+
+    def set_readable(self, readable: bool) -> None:
+        """What polling `fileno` is to say; the transport tells."""
+        if readable == self._readable:
+            return
+        self._readable = readable
+        if self._poll_fd >= 0:
+            if readable:
+                os.eventfd_write(self._poll_fd, 1)
+            else:
+                os.eventfd_read(self._poll_fd)
 
     def bind(self, address: tuple[Any, ...]) -> None:
         """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there."""
-        self._any_port = address[1] == 0
         self._bound = tuple(address)
-        if self._any_port and self.worker.traps & _TRAP_PORT_ZERO:
+        if not self.worker.traps & _TRAP_PORT_ZERO:
+            self.session.bind(*_host_port_scope(self._bound))
+            self._bound = self.session.local_address()
+            return
+        self._any_port = address[1] == 0
+        if self._any_port:
             self._bound = (address[0], random.choice(EPHEMERAL_PORTS), *address[2:])
         if self.type == socket.SOCK_DGRAM:
             self._retry_ports(lambda: self.session.bind(*_host_port_scope(self._bound)))
@@ -93,16 +128,18 @@ class SessionSocket:
             self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::", 0))
 
         def listen() -> None:
-            self.session.bind(*_host_port_scope(self._bound))
+            if self.worker.traps & _TRAP_PORT_ZERO:
+                self.session.bind(*_host_port_scope(self._bound))
             self.session.listen(backlog)
 
         self._retry_ports(listen)
 
-    def _retry_ports(self, attempt: Any) -> None:
+    def _retry_ports(self, attempt: Callable[[], None]) -> None:
         """Ports chosen by us may be in use: try others."""
         for tries_left in reversed(range(64)):
             try:
-                return attempt()
+                attempt()
+                return
             except OSError as exc:
                 session, self._session = self._session, None
                 if session is not None:
@@ -151,6 +188,44 @@ class SessionSocket:
             self._session.set_option(level, option, number)
         self._options[level, option] = number
 
+    @property
+    def io(self) -> SocketIO:
+        """The session's input and output, for sock_*."""
+        if self._io is None:
+            listening = bool(self.session.get_option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            self._io = SocketIO(self.session, self.type == socket.SOCK_DGRAM, listening)
+        return self._io
+
+    # As a non-blocking socket's: they act at once or raise BlockingIOError.
+
+    def recv(self, bufsize: int) -> bytes:
+        return self.io.recv(bufsize)
+
+    def recv_into(self, buffer: Any) -> int:
+        return self.io.recv_into(buffer)
+
+    def recvfrom(self, bufsize: int) -> tuple[bytes, tuple[Any, ...]]:
+        return self.io.recvfrom(bufsize)
+
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0) -> tuple[int, tuple[Any, ...]]:
+        view = memoryview(buffer).cast("B")
+        data, address = self.io.recvfrom(nbytes or len(view))
+        view[: len(data)] = data
+        return len(data), address
+
+    def send(self, data: Any) -> int:
+        return self.io.send(data)
+
+    def sendto(self, data: Any, address: tuple[Any, ...] | None) -> int:
+        if self.type == socket.SOCK_DGRAM and self._bound is None and self._session is None:
+            # VCL destroys an unbound session that sends; the kernel binds it on the fly, and so do we.
+            self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::", 0))
+        return self.io.sendto(data, address)
+
+    def accept(self) -> tuple["SessionSocket", tuple[Any, ...]]:
+        session, address = self.io.accept()
+        return SessionSocket(self.worker, self.family, self.type, session), address
+
     def shutdown(self, how: int) -> None:
         if self._session is None:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
@@ -179,12 +254,23 @@ class SessionSocket:
     def detach(self) -> int:
         """Forget the session, which its transport goes on to own."""
         self._session = None
+        self._close_descriptors()
         return -1
 
     def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.discard()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        self._io = None
+        sock, self.kernel_socket = self.kernel_socket, None
+        if sock is not None:
+            sock.close()
+        fd, self._poll_fd = self._poll_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:

@@ -1,40 +1,24 @@
 from libc.stdint cimport uint32_t
 
-from vppaio.reactor.worker cimport Session, SessionHandler
+from vppaio.reactor.worker cimport Session
+from vppaio.transports.base cimport SessionTransport
 
 
-cdef class StreamTransport(SessionHandler):
-    cdef Session session
-    cdef readonly object _loop
-    cdef object protocol
-    cdef object context         # contextvars.Context of the callbacks
-    cdef object server
-    cdef object sock            # the kernel socket object behind the session, once somebody asked
-    cdef dict extra
-    cdef object backlog         # deque of bytes that the FIFO refused
+cdef class StreamTransport(SessionTransport):
     cdef Py_ssize_t head_offset # bytes of backlog[0] already sent
-    cdef Py_ssize_t backlog_size
-    cdef Py_ssize_t high_water
-    cdef Py_ssize_t low_water
     cdef list inbox             # received while paused, where the FIFO would not keep it (VCL_TRAP_FIN_EXPIRES)
     cdef object empty_waiter    # sendfile waits for an empty backlog
-    cdef int lost_writes        # 0: open; else the connection is lost, and this counts writes since
+    cdef object pseudo          # the SessionSocket that was handed out, on a stack without descriptors
     cdef bint buffered          # protocol is a BufferedProtocol
-    cdef bint started           # connection_made was called
-    cdef bint paused
-    cdef bint closing
     cdef bint eof_written
     cdef bint eof_received
+    cdef bint end_seen          # a read found the end, but it is news for the next turn
+    cdef int end_result         # 0: EOF, else the error
     cdef bint hang_up           # the peer has closed or reset
     cdef bint until_blocked     # a short read proves nothing: read until WOULD_BLOCK or the end
-    cdef bint finished          # connection_lost was called
-    cdef readonly bint _protocol_paused
-    cdef dict __dict__
-    cdef object __weakref__
 
-    cdef int on_events(self, uint32_t events) except -1
-    cdef int on_lost(self) except -1
-    cdef int _handle(self, uint32_t events) except -1
+    cdef int handle(self, uint32_t events) except -1
+    cdef int drop_backlog(self) except -1
     cdef int _read_ready(self) except -1
     cdef int _deliver(self, object data) except -1
     cdef int _read_buffered(self, size_t *room) except? -1
@@ -46,5 +30,3 @@ cdef class StreamTransport(SessionHandler):
     cdef bint _refuse_write(self, str method, Py_ssize_t size) except -1
     cdef int _keep(self, bytes data, Py_ssize_t sent) except -1
     cdef int _write_failed(self, int error) except -1
-    cdef int _maybe_pause_protocol(self) except -1
-    cdef int _maybe_resume_protocol(self) except -1

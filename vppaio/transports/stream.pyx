@@ -16,25 +16,20 @@ Knows its session (reactor.worker) and its protocol; made by loop.eventloop and 
 """
 import asyncio
 import collections
-import errno
-import socket
-import warnings
-from asyncio import constants, trsock
-from asyncio.futures import _set_result_unless_cancelled
+from asyncio import constants
 from asyncio.log import logger
 
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
     PyBuffer_Release,
-    PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
-from libc.errno cimport EAGAIN, EBADF, ECONNRESET, ENOTCONN
+from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 from vppaio.reactor.worker cimport Session
+from vppaio.transports.base cimport SessionTransport
 from vppaio.vcl.ops cimport (
     EPOLLERR,
     EPOLLHUP,
@@ -52,7 +47,6 @@ cdef enum:
     READS_PER_TURN = 4  # of up to 256 KiB each; asyncio reads once a turn, and a turn costs us more than a read
     MAX_PIECES = 64  # of one vcl_ops.session_writev
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
-    DEFAULT_HIGH_WATER = 64 * 1024
 
 
 class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
@@ -60,7 +54,7 @@ class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
     but `isinstance` also looks at `__class__`, which is how unittest.mock passes too."""
 
 
-cdef class StreamTransport(SessionHandler):
+cdef class StreamTransport(SessionTransport):
     """A TCP connection.
 
     Args:
@@ -74,82 +68,24 @@ cdef class StreamTransport(SessionHandler):
     """
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.FALLBACK
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
     max_size = 256 * 1024
 
     def __cinit__(self, loop, Session session, protocol, waiter=None, extra=None, server=None, sock=None):
-        self._loop = loop
-        self.session = session
-        self.sock = sock
-        self.server = server
-        self.extra = {} if extra is None else extra
-        self.context = PyContext_CopyCurrent()
-        self.high_water = DEFAULT_HIGH_WATER
-        self.low_water = DEFAULT_HIGH_WATER // 4
         self.until_blocked = True
-        self.set_protocol(protocol)
-        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
-        if server is not None:
-            server._attach(self)
-        loop.call_soon(self._begin)
-        if waiter is not None:
-            # Only wake up the waiter when connection_made() has been called.
-            loop.call_soon(_set_result_unless_cancelled, waiter, None)
+        self.begin(session, loop, protocol, waiter, extra, server, sock)
 
     @property
     def __class__(self):
         return _Facade
 
-    def __repr__(self):
-        info = ["StreamTransport"]
-        if self.session is None or self.finished:
-            info.append("closed")
-        else:
-            if self.closing:
-                info.append("closing")
-            info.append(f"stack={self.session.stack}")
-            info.append(f"session={self.session.handle:#x}")
-            info.append("read=paused" if self.paused else "read=on")
-            info.append(f"write=<{'polling' if self.backlog_size else 'idle'}, bufsize={self.backlog_size}>")
-        return f"<{' '.join(info)}>"
-
-    def __del__(self):
-        if self.session is not None and not self.session.closed:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self._release()
-
-    def _begin(self):
-        """Introduce the protocol, then read what may have come meanwhile."""
-        if self.finished:
-            return
-        self.started = True
-        try:
-            self.protocol.connection_made(self)
-        finally:
-            if self.session is not None:
-                self.session.again(EPOLLIN)
-
     # ---- news from the session ----------------------------------------------------------------------------------
 
-    cdef int on_events(self, uint32_t events) except -1:
-        cdef object context = self.context
-        PyContext_Enter(context)
-        try:
-            self._handle(events)
-        finally:
-            PyContext_Exit(context)
-        return 0
-
-    cdef int on_lost(self) except -1:
-        self._fatal_error(
-            ConnectionResetError(errno.ECONNRESET, "VPP went away, and the connection with it"),
-            "Fatal error on VPP transport",
-        )
-        return 0
-
-    cdef int _handle(self, uint32_t events) except -1:
+    cdef int handle(self, uint32_t events) except -1:
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.hang_up = self.until_blocked = True
+        if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
+            self.pseudo.set_readable(True)
         if events & EPOLLOUT and self.backlog_size:
             self._write_ready()
         if not self.started:
@@ -169,9 +105,12 @@ cdef class StreamTransport(SessionHandler):
         cdef size_t room
         if self.inbox is not None:
             self._empty_inbox()
+            rounds = 1
         while not self.paused and not self.closing and not self.eof_received:
             session = self.session
-            if self.buffered:
+            if self.end_seen:
+                n = self.end_result
+            elif self.buffered:
                 n = self._read_buffered(&room)
                 if self.closing:
                     return 0
@@ -192,11 +131,17 @@ cdef class StreamTransport(SessionHandler):
                     if self.session is not None:
                         self.session.again(EPOLLIN)
                     return 0
-            elif n == 0:
-                return self._read_eof()
             elif n == -EAGAIN:
                 self.until_blocked = False
                 return 0
+            elif rounds:
+                # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.
+                self.end_seen = True
+                self.end_result = n
+                session.again(EPOLLIN)
+                return 0
+            elif n == 0:
+                return self._read_eof()
             else:
                 self._fatal_error(os_error(-ECONNRESET if n == -ENOTCONN else n, "recv"),
                                   "Fatal read error on socket transport")
@@ -261,21 +206,21 @@ cdef class StreamTransport(SessionHandler):
         """Deliver what `_drain_to_inbox` kept."""
         while self.inbox and not self.paused and not self.closing:
             data = self.inbox.pop(0)
-            if self.buffered:
-                self._feed_buffered(data)
-            else:
+            if not self.buffered:
                 self._deliver(data)
+            elif rest := self._feed_buffered(data):
+                self.inbox.insert(0, rest)
         if not self.inbox:
             self.inbox = None
 
     def _feed_buffered(self, data):
-        """Give `data` to a BufferedProtocol in pieces that fit its buffers."""
-        offset = 0
-        while offset < len(data) and not self.closing:
+        """Give `data` to a BufferedProtocol in pieces that fit its buffers; returns what a pause leaves over."""
+        cdef Py_ssize_t n = 0
+        while data and not self.paused and not self.closing:
             try:
                 with memoryview(self.protocol.get_buffer(-1)) as view:
-                    n = min(len(view), len(data) - offset)
-                    view[:n] = data[offset:offset + n]
+                    n = min(len(view), len(data))
+                    view[:n] = data[:n]
                 if not n:
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 self.protocol.buffer_updated(n)
@@ -283,7 +228,9 @@ cdef class StreamTransport(SessionHandler):
                 raise
             except BaseException as exc:
                 self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-            offset += n
+                return b""
+            data = data[n:]
+        return data
 
     cdef int _read_eof(self) except -1:
         if self.inbox is not None:
@@ -338,7 +285,7 @@ cdef class StreamTransport(SessionHandler):
                 PyBuffer_Release(&view)
         else:
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        self._maybe_pause_protocol()
+        self.maybe_pause_protocol()
 
     def writelines(self, list_of_data):
         pieces = []
@@ -360,7 +307,7 @@ cdef class StreamTransport(SessionHandler):
         if was_empty:
             self._flush()
         if self.backlog_size:
-            self._maybe_pause_protocol()
+            self.maybe_pause_protocol()
 
     cdef bint _refuse_write(self, str method, Py_ssize_t size) except -1:
         """True if there is nothing to write, or nobody to write to."""
@@ -409,7 +356,7 @@ cdef class StreamTransport(SessionHandler):
             return 0
         if self._flush() < 0:
             return 0
-        self._maybe_resume_protocol()
+        self.maybe_resume_protocol()
         if not self.backlog_size:
             if self.empty_waiter is not None:
                 self.empty_waiter.set_result(None)
@@ -453,7 +400,7 @@ cdef class StreamTransport(SessionHandler):
         return 1
 
     cdef int _write_failed(self, int error) except -1:
-        self._drop_backlog()
+        self.drop_backlog()
         exc = os_error(-ECONNRESET if error == -ENOTCONN else error, "send")
         waiter = self.empty_waiter
         self._fatal_error(exc, "Fatal write error on socket transport")
@@ -461,11 +408,9 @@ cdef class StreamTransport(SessionHandler):
             waiter.set_exception(exc)
         return 0
 
-    def _drop_backlog(self):
-        if self.backlog is not None:
-            self.backlog.clear()
-        self.backlog_size = 0
+    cdef int drop_backlog(self) except -1:
         self.head_offset = 0
+        return SessionTransport.drop_backlog(self)
 
     def write_eof(self):
         if self.closing or self.eof_written:
@@ -477,73 +422,28 @@ cdef class StreamTransport(SessionHandler):
     def can_write_eof(self):
         return True
 
-    # ---- flow control -------------------------------------------------------------------------------------------
-
-    def is_reading(self):
-        return not self.closing and not self.paused
-
     def pause_reading(self):
-        if self.closing or self.paused:
-            return
-        self.paused = True
-        if self._loop.get_debug():
-            logger.debug("%r pauses reading", self)
-        if self.hang_up and self.session is not None and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+        SessionTransport.pause_reading(self)
+        if self.paused and self.hang_up and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES and not self.session.closed:
             self._drain_to_inbox()
 
     def resume_reading(self):
-        if self.closing or not self.paused:
-            return
-        self.paused = False
-        self.session.again(EPOLLIN)
-        if self._loop.get_debug():
-            logger.debug("%r resumes reading", self)
+        SessionTransport.resume_reading(self)
+        if self.pseudo is not None and not self.hang_up:
+            self.pseudo.set_readable(False)
 
-    def get_write_buffer_size(self):
-        return self.backlog_size
+    def _socket(self):
+        sock = SessionTransport._socket(self)
+        if self.pseudo is None and isinstance(sock, SessionSocket):
+            self.pseudo = sock
+            sock.set_readable(self.hang_up)
+        return sock
 
-    def get_write_buffer_limits(self):
-        return (self.low_water, self.high_water)
+    # What loop.sendfile asks of a transport (asyncio.base_events, loop.sockets).
 
-    def set_write_buffer_limits(self, high=None, low=None):
-        if high is None:
-            high = DEFAULT_HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_water = high
-        self.low_water = low
-        self._maybe_pause_protocol()
-
-    cdef int _maybe_pause_protocol(self) except -1:
-        if self.backlog_size <= self.high_water or self._protocol_paused:
-            return 0
-        self._protocol_paused = True
-        self._call_flow_control("pause_writing")
-        return 0
-
-    cdef int _maybe_resume_protocol(self) except -1:
-        if not self._protocol_paused or self.backlog_size > self.low_water:
-            return 0
-        self._protocol_paused = False
-        self._call_flow_control("resume_writing")
-        return 0
-
-    def _call_flow_control(self, name):
-        try:
-            getattr(self.protocol, name)()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._loop.call_exception_handler({
-                "message": f"protocol.{name}() failed",
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
-
-    # What loop.sendfile asks of a transport (asyncio.base_events, selector_events).
+    def kernel_socket(self):
+        """The kernel's socket under an open connection of the host stack, else None."""
+        return self._socket() if not self.finished and self.session.fileno() >= 0 else None
 
     def _make_empty_waiter(self):
         if self.empty_waiter is not None:
@@ -556,102 +456,11 @@ cdef class StreamTransport(SessionHandler):
     def _reset_empty_waiter(self):
         self.empty_waiter = None
 
-    # ---- protocol and extra information -------------------------------------------------------------------------
+    def _call_connection_lost(self, exc):
+        SessionTransport._call_connection_lost(self, exc)
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
-
-    def get_protocol(self):
-        return self.protocol
-
-    def get_extra_info(self, name, default=None):
-        if name in self.extra:
-            return self.extra[name]
-        if name in ("socket", "sockname", "peername") and self.session is not None and not self.session.closed:
-            self.extra[name] = value = self._look_up(name)
-            return value
-        return default
-
-    def _look_up(self, name):
-        """Extra information is made when it is first asked for: most connections never are."""
-        if name == "socket":
-            return trsock.TransportSocket(self._socket())
-        try:
-            if self.sock is not None:
-                return self.sock.getsockname() if name == "sockname" else self.sock.getpeername()
-            return self.session.local_address() if name == "sockname" else self.session.peer_address()
-        except OSError:
-            return None
-
-    def _socket(self):
-        """A socket object for the session: the kernel's where there is one."""
-        if self.sock is None:
-            fd = self.session.fileno()
-            if fd >= 0:
-                self.sock = socket.socket(fileno=fd)
-            else:
-                self.sock = SessionSocket.of(self.session, socket.SOCK_STREAM)
-        return self.sock
-
-    # ---- the end ------------------------------------------------------------------------------------------------
-
-    def is_closing(self):
-        return self.closing
-
-    def close(self):
-        if self.closing:
-            return
-        self.closing = True
-        if not self.backlog_size:
-            self.lost_writes += 1
-            self._loop.call_soon(self._call_connection_lost, None)
-
-    def abort(self):
-        self._force_close(None)
-
-    def _fatal_error(self, exc, message="Fatal error on transport"):
-        if isinstance(exc, OSError):
-            if self._loop.get_debug():
-                logger.debug("%r: %s", self, message, exc_info=(type(exc), exc, exc.__traceback__))
-        else:
-            self._loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
-        self._force_close(exc)
-
-    def _force_close(self, exc):
-        if self.lost_writes:
-            return
-        self._drop_backlog()
-        self.closing = True
-        self.lost_writes += 1
-        self._loop.call_soon(self._call_connection_lost, exc)
-
-    def _call_connection_lost(self, exc):
-        if self.finished:
-            return
-        self.finished = True
-        try:
-            self.protocol.connection_lost(exc)
-        finally:
-            self._release()
-            self.protocol = None
-            server, self.server = self.server, None
-            if server is not None:
-                server._detach(self)
-
-    def _release(self):
-        """Let go of session and socket. What was asked before stays known, as asyncio's extra dict does."""
-        if self.session is None:
-            return
-        self.get_extra_info("sockname")
-        self.get_extra_info("peername")
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.detach()
-        self.session.close()
-        self.inbox = None

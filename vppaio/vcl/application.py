@@ -21,7 +21,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,8 +91,11 @@ def _hidden(path: str) -> bool:
 # ---- attach --------------------------------------------------------------------------------------------------------
 
 
-def attach(config: Config) -> None:
+def attach(config: Config, *, cut_through: bool = False) -> None:
     """Attach this process to VPP, or find that it is attached already.
+
+    Args:
+        cut_through: reach other applications of the same VPP through shared memory; not with a named vcl.conf.
 
     Raises:
         RuntimeError: it is attached with other settings; attach is once per process.
@@ -100,13 +103,15 @@ def attach(config: Config) -> None:
         OSError: VPP cannot be used; the subclass and the text say why and what to do.
     """
     try:
-        attach_or_explain(config)
+        attach_or_explain(config, cut_through=cut_through)
     except Unusable as reason:
         raise reason.as_error() from None
 
 
-def attach_or_explain(config: Config) -> None:
-    """`attach`, raising Unusable."""
+def attach_or_explain(
+    config: Config, report: Callable[..., None] = lambda **_: None, *, cut_through: bool = False
+) -> None:
+    """`attach`, raising Unusable. `report` learns what is found on the way, by keyword."""
     global _attached, _failed
     with _lock:
         if _forked:
@@ -122,12 +127,13 @@ def attach_or_explain(config: Config) -> None:
                 "libvppcom allows one try per process, so start the program again",
             )
         named = vclconf.read(config.vcl_config) if config.vcl_config is not None else None
+        app_socket = named.app_socket if named else config.app_socket
+        report(app_socket=app_socket, vcl_config=config.vcl_config or "", remarks=named.remarks if named else [])
         if named:
             named.require()
-        app_socket = named.app_socket if named else config.app_socket
-        find_library(config, app_socket)
+        _find_library(app_socket, report)
         try:
-            with _vcl_environment(config):
+            with _vcl_environment(config, cut_through):
                 _create_application(config, app_socket)
         except Unusable as reason:
             _failed = str(reason)
@@ -157,18 +163,16 @@ def _compare(old: Config, new: Config) -> None:
             )
 
 
-def find_library(config: Config, app_socket: str) -> tuple[Library, probe.Vpp]:
-    """Load libvppcom and see that the VPP behind `app_socket` is there and of the same release.
-
-    Raises:
-        Unusable
-    """
+def _find_library(app_socket: str, report: Callable[..., None]) -> None:
+    """Load libvppcom and see that the VPP behind `app_socket` is there and of the same release."""
     vpp: probe.Vpp | None = None
     try:
         vpp = probe.app_socket(app_socket)
+        report(vpp_pid=vpp.pid, vpp_release=vpp.release)
     except Unusable as reason:
         unreachable = reason
     library = load_library(vpp.release if vpp else "")
+    report(libvppcom=library.path, libvppcom_release=library.release)
     if vpp is None:
         raise unreachable
     # Shared memory has no version of its own: another release's libvppcom attaches, and reads garbage.
@@ -179,7 +183,6 @@ def find_library(config: Config, app_socket: str) -> tuple[Library, probe.Vpp]:
             f"libvppcom is {library.release} ({library.path}), the running VPP is {vpp.release} (pid {vpp.pid})",
             f"install libvppcom {vpp.release}, or restart VPP after its upgrade; {LIBRARY_VARIABLE} can name a file",
         )
-    return library, vpp
 
 
 def load_library(release: str = "") -> Library:
@@ -221,14 +224,14 @@ def _text(chars: Any) -> str:
 
 
 @contextlib.contextmanager
-def _vcl_environment(config: Config) -> Iterator[None]:
+def _vcl_environment(config: Config, cut_through: bool) -> Iterator[None]:
     """While it attaches libvppcom finds VCL_CONFIG in the environment, and nothing that overrides our own file."""
     before = {key: value for key, value in os.environ.items() if key.startswith("VCL_")}
     # Memory with a path: nothing to remove, and nobody else can read or change it.
     memory = os.memfd_create("vcl.conf") if config.vcl_config is None else -1
     try:
         if config.vcl_config is None:
-            os.write(memory, vclconf.own(config).encode())
+            os.write(memory, vclconf.own(config, cut_through=cut_through).encode())
             for key in before.keys() - {"VCL_DEBUG"}:
                 del os.environ[key]
         os.environ["VCL_CONFIG"] = config.vcl_config or f"/proc/self/fd/{memory}"
@@ -305,15 +308,20 @@ def release_worker(index: int) -> None:
 # ---- the end -------------------------------------------------------------------------------------------------------
 
 
-def _with_gil(name: str, result: Any = None) -> Any:
-    """A C function as a Python one that keeps the GIL, which cffi lets go of: daemon threads may still run loops, and
-    the GIL is what keeps their calls and ours apart."""
-    address = int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
-    return ctypes.PYFUNCTYPE(result)(address)
+def _poll_all() -> None:
+    """vppaio_vpp_poll_all with the GIL, which cffi lets go of: daemon threads may still run loops, and the GIL is what
+    keeps their calls and ours apart."""
+    address = int(ffi.cast("uintptr_t", ffi.addressof(lib, "vppaio_vpp_poll_all")))
+    ctypes.PYFUNCTYPE(None)(address)()
 
 
 def is_attached() -> bool:
     return _attached is not None
+
+
+def app_socket() -> str:
+    """The app socket this process is attached through, "" if it is not."""
+    return _attached.app_socket if _attached else ""
 
 
 def end_by_signal(number: int) -> None:
@@ -322,17 +330,18 @@ def end_by_signal(number: int) -> None:
 
 
 def detach() -> None:
-    """Leave VPP, after it has digested the last accept. Runs at exit; afterwards every operation is refused."""
+    """Make ready to leave VPP: wait until it has digested the last accept, then refuse every operation.
+
+    Runs when Python exits; VPP is told when the process does (see libvppcom.c, at_exit).
+    """
     global _attached
     with _lock:
         if _attached is None:
             return
-        since_accept = _with_gil("vppaio_vpp_since_accept", ctypes.c_double)
-        poll_all = _with_gil("vppaio_vpp_poll_all")
-        while since_accept() < _DIGEST_S:
-            poll_all()
+        while lib.vppaio_vpp_since_accept() < _DIGEST_S:
+            _poll_all()
             time.sleep(_LOOK_EVERY_S)
-        _with_gil("vppaio_vpp_detach")()
+        lib.vppaio_vpp_detach()
         _attached = None
         _idle_workers.clear()
 

@@ -17,6 +17,7 @@
  *   accept, connect, listen, UDP bind while detached  SIGSEGV                 require_vpp(): -ENETDOWN
  *   accept on a listener that outlived its VPP        SIGSEGV                 session_accept(): -EBADF
  *   accept on an empty queue                          swallows events         session_accept(): -EAGAIN
+ *   closing a session after VPP died, then epoll_wait SIGSEGV                 drain_parked()
  *   closing a listener with queued connections        SIGSEGV                 session_close() accepts and closes them
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 settle_closed_listeners()
  *   exit() in a forked child                          deletes parent's worker vppaio_vpp_forked()
@@ -75,7 +76,6 @@ enum /* vppcom_attr_op_t; numbers unchanged since 21.10 */
 static struct
 {
   int (*app_create) (const char *name);
-  void (*app_destroy) (void);
   int (*worker_register) (void);
   void (*worker_unregister) (void);
   int (*worker_index) (void);
@@ -107,7 +107,6 @@ static const struct
   int optional;
 } symbols[] = {
   { "vppcom_app_create", &vcl.app_create, 0 },
-  { "vppcom_app_destroy", &vcl.app_destroy, 0 },
   { "vppcom_worker_register", &vcl.worker_register, 0 },
   { "vppcom_worker_unregister", &vcl.worker_unregister, 0 },
   { "vppcom_worker_index", &vcl.worker_index, 0 },
@@ -380,6 +379,18 @@ epoll_ctl_ (uint32_t vep, int op, uint32_t session, uint32_t events, uint64_t da
   return result (vcl.epoll_ctl (vep, op, session, &event));
 }
 
+/* When VPP dies, VCL parks a disconnect for every open session. Closing such a session frees it at once, and the parked
+ * event is then looked up without a test for NULL (vppcom.c: vcl_epoll_wait_handle_mq_event, DISCONNECTED). So take them
+ * out before anybody can close anything; the layers above tell all sessions anyway. */
+static void
+drain_parked (uint32_t vep)
+{
+  struct epoll_event scratch[64];
+
+  while (vcl.epoll_wait (vep, scratch, 64, VCL_WAIT_PARKED) > 0)
+    ;
+}
+
 static int
 epoll_wait_ (uint32_t vep, struct epoll_event *events, int max_events, int timeout_ms)
 {
@@ -399,6 +410,8 @@ epoll_wait_ (uint32_t vep, struct epoll_event *events, int max_events, int timeo
 	return n;
     }
   rv = vcl.epoll_wait (vep, events + n, max_events - n, timeout_ms);
+  if (timeout_ms == VCL_WAIT_NOW && !w->was_detached && detached (HANDLE_WORKER (vep)))
+    drain_parked (vep);
   if (rv < 0)
     return n ? n : result (rv);
   return n + rv;
@@ -856,24 +869,32 @@ vppaio_vpp_library (void)
   return library_path;
 }
 
-/* Runs before VCL's own handler, which deletes the calling thread's worker and crashes if it has none. */
+/* Runs before VCL's own exit handler, which takes leave of the calling thread's worker and crashes if it has none. That
+ * handler is our farewell: it speaks through the app socket, as VPP hears the end of the other workers. vppcom_app_destroy
+ * would say so a second time, through the message queue. VPP acts on the socket at once and frees its handle, and on the
+ * queue up to 0.1 s later; an application that has attached meanwhile, such as this service restarted, has got the same
+ * handle and is detached in our place: its listen hangs (session_node.c: session_mq_detach_handler, 26.06). */
 static void
 at_exit (int status, void *unused)
 {
+  int i, busy = 0;
+
   (void) unused;
-  if (forked || given_up)
-    {
-      fflush (NULL);
-      _exit (status);
-    }
-  if (getpid () == owner)
-    vppaio_vpp_detach ();
-  if (last_signal)
+  for (i = 0; i < MAX_WORKERS; i++)
+    busy |= workers[i].registered && workers[i].busy; /* another thread is inside listen */
+  attached = 0;
+  if (last_signal && !forked)
     {
       fflush (NULL);
       signal (last_signal, SIG_DFL);
       raise (last_signal);
     }
+  if (forked || given_up || busy || getpid () != owner)
+    {
+      fflush (NULL);
+      _exit (status);
+    }
+  vcl.worker_index_set (0);
 }
 
 void
@@ -935,17 +956,7 @@ vppaio_vpp_poll_all (void)
 void
 vppaio_vpp_detach (void)
 {
-  int i;
-
-  if (!attached || forked)
-    return;
-  for (i = 0; i < MAX_WORKERS; i++)
-    if (workers[i].registered && workers[i].busy)
-      return; /* another thread is inside listen: leave it to VPP to notice our end */
-  vcl.worker_index_set (0);
-  attached = 0; /* first: a daemon thread's next call finds the door closed */
-  vcl.app_destroy ();
-  current = -1;
+  attached = 0;
 }
 
 void

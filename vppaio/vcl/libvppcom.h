@@ -24,14 +24,14 @@ int vppaio_vpp_attach (const char *app_name);
 void vppaio_vpp_give_up (void);
 
 /* Seconds since the last accept of any worker; time since boot if there was none. VPP 26.06 dies when an application
- * leaves before VPP has digested its last accept, so wait (0.4 s are enough) and poll meanwhile, then detach. poll_all and
- * detach use the workers of loops that may still run: call them with the GIL. */
+ * leaves before VPP has digested its last accept, so wait (0.4 s are enough) and poll meanwhile, then leave. */
 double vppaio_vpp_since_accept (void);
-/* One look at each worker that is not busy. What it brings is dropped. */
+/* One look at each worker that is not busy; what it brings is dropped. Loops of other threads may still run on these
+ * workers: call this with the GIL. */
 void vppaio_vpp_poll_all (void);
-/* vppcom_app_destroy, if attached. Call it with the GIL, too. */
+/* Refuses every operation from now on. VPP is told by VCL when the process exits. */
 void vppaio_vpp_detach (void);
-/* Let the process end as killed by signal `number`, after it has exited in order and detached. */
+/* Let the process end as killed by signal `number`, after it has exited in order. */
 void vppaio_vpp_end_by_signal (int number);
 /* In a forked child: refuses every operation from now on, and lets the child exit without VCL's own exit handler, which
  * would delete the parent's worker. */

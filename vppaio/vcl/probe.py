@@ -1,8 +1,11 @@
 """Who is behind the app socket: asked of the kernel, without libvppcom.
 
-vppcom_app_create answers -1 to every failure, and nothing at all to a VPP that hangs. So the socket is tried from here
-first: a connection that says nothing does VPP no harm, and the kernel tells which process listens (SO_PEERCRED), which
-in turn has its release in the names of the libraries it has mapped.
+vppcom_app_create answers -1 to every failure, and nothing at all to a VPP that hangs. So the socket is tried from
+here first, without connecting: a connection that is closed before its attach message stays in VPP's epoll set for
+good, and VPP spins on its hang-up (session_api.c: sapi_socket_detach returns early, 26.06; idle VPP went from 3.5% to
+99.5% of a core). A stream socket does not fit a listener for SOCK_SEQPACKET, so the kernel says EPROTOTYPE if VPP
+listens and ECONNREFUSED if only a file is left, and VPP hears nothing. Its CLI and API sockets may be connected to:
+there the kernel tells the process (SO_PEERCRED), which has its release in the names of the libraries it has mapped.
 """
 
 from __future__ import annotations
@@ -50,12 +53,17 @@ def _release_of(pid: int) -> str:
     return found[1] if found else ""
 
 
+def beside(app_socket: str, name: str) -> str:
+    """Path of file `name` in the runtime directory that has this app socket."""
+    return str(Path(app_socket).parent.parent / name)
+
+
 def vpp_beside(app_socket: str) -> int | None:
     """Return the pid of a VPP that has its CLI or API in this socket's runtime directory, else None."""
     for name in ("cli.sock", "api.sock"):
         for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
             try:
-                return _connect(str(Path(app_socket).parent.parent / name), kind)
+                return _connect(beside(app_socket, name), kind)
             except OSError as error:
                 if error.errno == errno.EACCES:
                     return 0  # somebody is at home
@@ -88,7 +96,7 @@ def _missing(path: str) -> Unusable:
     cure = "start VPP (systemctl start vpp), or name its app socket with app_socket, or use stack=host"
     if others := running_vpps():
         cause += f"; the VPP with pid {others[0]} has its runtime directory elsewhere, or its session layer off"
-        cure = "name its app socket with app_socket, or switch its session layer on (`session { enable }`)"
+        cure = "name that VPP's app socket with app_socket, or switch its session layer on (`session { enable }`)"
     else:
         cause = f"VPP is not running, {cause}"
     return Unusable("vpp-not-running", errno.ENOENT, cause, cure)
@@ -106,17 +114,18 @@ def _describe(path: str) -> str:
 
 
 def app_socket(path: str) -> Vpp:
-    """Connect to the app socket and hang up.
+    """Knock at the app socket.
 
     Raises:
         Unusable: with the errno of the refusal.
     """
     try:
-        pid = _connect(path, socket.SOCK_SEQPACKET)
-    except BlockingIOError:
-        raise hung(path, "does not accept connections on") from None
+        _connect(path, socket.SOCK_STREAM)
     except OSError as error:
         code = error.errno or errno.EIO
+        if code == errno.EPROTOTYPE:  # somebody listens for SOCK_SEQPACKET
+            pid = vpp_beside(path) or 0
+            return Vpp(pid, _release_of(pid) if pid else "")
         if code in (errno.ENOENT, errno.ENOTDIR):
             raise _missing(path) from None
         if code in (errno.EACCES, errno.EPERM):
@@ -134,23 +143,21 @@ def app_socket(path: str) -> Vpp:
                 f"VPP is not running, nobody listens on the app socket {path}",
                 "start VPP (systemctl start vpp)",
             ) from None
-        if code == errno.EPROTOTYPE:
-            raise Unusable(
-                "not-an-app-socket",
-                code,
-                f"{path} is a socket of another kind",
-                "name VPP's app socket, usually .../app_ns_sockets/default, not its CLI or API",
-            ) from None
         raise Unusable("app-socket", code, f"app socket {path}: {os.strerror(code)}", "see VPP's log") from None
-    return Vpp(pid, _release_of(pid) if pid else "")
+    raise Unusable(
+        "not-an-app-socket",
+        errno.EPROTOTYPE,
+        f"{path} is a socket of another kind",
+        "name VPP's app socket, usually .../app_ns_sockets/default, not its CLI or API",
+    )
 
 
-def hung(path: str, how: str = "accepted the connection but does not answer on") -> Unusable:
+def hung(path: str) -> Unusable:
     """VPP is there and says nothing."""
     return Unusable(
         "vpp-hung",
         errno.ETIMEDOUT,
-        f"VPP hangs: it {how} {path}",
+        f"VPP hangs: it accepted the connection but does not answer on {path}",
         "look at what it is doing (`vppctl show runtime`, its log), or restart it",
     )
 

@@ -122,6 +122,7 @@ class Worker:
         while True:
             handle, peer = self.accept(listener)
             if peer is not None:
+                self._unseen.pop(listener, None)  # its event is used up
                 return handle, peer
             assert handle == -errno.EAGAIN
             assert time.monotonic() < deadline, "no connection arrived"
@@ -235,7 +236,7 @@ class Worker:
             assert self.ask(NOW) == []
 
     def _gather(self) -> bool:
-        """The sleep protocol without the sleep (design.md 3): parked events first, then NOW if the descriptor says so."""
+        """The sleep protocol without the sleep (design.md 3): what is parked, then NOW if the descriptor says so."""
         came = self.ask(PARKED)
         if self.fd_is_readable():
             came += self.ask(NOW)

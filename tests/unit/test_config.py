@@ -1,0 +1,168 @@
+"""Config: where values come from, and what wrong ones are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from vppaio.config import APP_SOCKET, Config, variable
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in [*os.environ]:
+        if key.startswith(("VPPAIO_", "VCL_")):
+            monkeypatch.delenv(key)
+
+
+def test_defaults():
+    config = Config()
+    assert dataclasses.asdict(config) == {
+        "stack": "auto",
+        "app_socket": APP_SOCKET,
+        "vcl_config": None,
+        "app_name": f"vppaio-{os.getpid()}",
+        "routes": (),
+        "rx_fifo_size": 1 << 20,
+        "tx_fifo_size": 1 << 20,
+        "segment_size": 256 << 20,
+        "event_queue_size": 16384,
+        "busy_poll_us": 0,
+        "adopt_sockets": True,
+    }
+
+
+def test_is_frozen_comparable_and_hashable():
+    config = Config(stack="host")
+    assert config == Config(stack="host")
+    assert hash(config) == hash(Config(stack="host"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.stack = "vpp"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("stack", "host", "host"),
+        ("app_socket", "/tmp/app", "/tmp/app"),
+        ("vcl_config", "/tmp/vcl.conf", "/tmp/vcl.conf"),
+        ("app_name", "web", "web"),
+        ("routes", "10.0.0.0/8=host, ::/0=vpp", (("10.0.0.0/8", "host"), ("::/0", "vpp"))),
+        ("rx_fifo_size", "64K", 65536),
+        ("tx_fifo_size", "131072", 131072),
+        ("segment_size", "1g", 1 << 30),
+        ("event_queue_size", "4096", 4096),
+        ("busy_poll_us", "50", 50),
+        ("adopt_sockets", "no", False),
+    ],
+)
+def test_every_field_has_a_variable(monkeypatch, name, text, value):
+    monkeypatch.setenv(variable(name), text)
+    assert getattr(Config(), name) == value
+
+
+def test_every_field_has_a_variable_is_complete():
+    marks = test_every_field_has_a_variable.pytestmark
+    assert {case[0] for case in marks[0].args[1]} == {field.name for field in dataclasses.fields(Config)}
+
+
+def test_argument_beats_environment_even_a_wrong_one(monkeypatch):
+    monkeypatch.setenv("VPPAIO_STACK", "nonsense")
+    assert Config(stack="host").stack == "host"
+
+
+def test_environment_is_read_when_the_config_is_made(monkeypatch):
+    monkeypatch.setenv("VPPAIO_STACK", "host")
+    config = Config()
+    monkeypatch.setenv("VPPAIO_STACK", "vpp")
+    assert config.stack == "host"
+    assert Config().stack == "vpp"
+
+
+def test_empty_variable_is_unset(monkeypatch):
+    monkeypatch.setenv("VPPAIO_STACK", "")
+    monkeypatch.setenv("VPPAIO_BUSY_POLL_US", "")
+    assert Config() == Config(stack="auto", busy_poll_us=0)
+
+
+def test_vcl_config_variable_of_other_programs_counts(monkeypatch):
+    monkeypatch.setenv("VCL_CONFIG", "/tmp/theirs.conf")
+    assert Config().vcl_config == "/tmp/theirs.conf"
+    monkeypatch.setenv("VPPAIO_VCL_CONFIG", "/tmp/ours.conf")
+    assert Config().vcl_config == "/tmp/ours.conf"
+
+
+def test_relative_paths_become_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = Config(app_socket="app.sock")
+    assert config.app_socket == str(tmp_path / "app.sock")  # VCL takes anything else for a host name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("stack", "kernel", "auto, vpp or host"),
+        ("stack", None, "auto, vpp or host"),
+        ("app_socket", "/tmp/a b", "white space"),
+        ("app_socket", "", "path"),
+        ("app_socket", "/" + "x" * 107, "107 bytes"),
+        ("app_socket", None, "path"),
+        ("vcl_config", "", "path"),
+        ("vcl_config", 5, "path"),
+        ("app_name", "", "1 to 63 bytes"),
+        ("app_name", "x" * 64, "1 to 63 bytes"),
+        ("app_name", "ä" * 32, "1 to 63 bytes"),
+        ("app_name", "a\nb", "1 to 63 bytes"),
+        ("rx_fifo_size", 4095, "4K to 1G"),
+        ("rx_fifo_size", (1 << 30) + 1, "4K to 1G"),
+        ("tx_fifo_size", "64K", "whole number"),
+        ("segment_size", 1 << 20, "4M to 64G"),
+        ("event_queue_size", 255, "256 to 1048576"),
+        ("busy_poll_us", -1, "0 to 1000000"),
+        ("busy_poll_us", 1.5, "whole number"),
+        ("busy_poll_us", True, "whole number"),
+        ("adopt_sockets", "no", "True or False"),
+        ("routes", "10.0.0.0/8", "NETWORK=STACK"),
+        ("routes", "10.0.0.0/8=kernel", "host or vpp"),
+        ("routes", "10.1.0.0/8=host", "host bits set"),
+        ("routes", "example.org=host", "networks such as"),
+        ("routes", "10.0.0.0/8=host,10.0.0.0/8=vpp", "only once"),
+        ("routes", [("10.0.0.0/8",)], "pairs"),
+        ("routes", 7, "pairs"),
+    ],
+)
+def test_bad_value_names_field_value_and_what_is_allowed(name, value, allowed):
+    with pytest.raises(ValueError, match=f"^{name}: ") as caught:
+        Config(**{name: value})
+    text = str(caught.value)
+    assert repr(value) in text
+    assert allowed in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("stack", "x"),
+        ("rx_fifo_size", "64Q"),
+        ("segment_size", "K"),
+        ("busy_poll_us", "fast"),
+        ("adopt_sockets", "maybe"),
+    ],
+)
+def test_bad_variable_is_named(monkeypatch, name, text):
+    monkeypatch.setenv(variable(name), text)
+    with pytest.raises(ValueError, match=rf"^{name} \(from the environment, {variable(name)}\): '{text}'"):
+        Config()
+
+
+def test_segment_has_to_hold_some_connections():
+    with pytest.raises(ValueError, match=r"segment_size: .* at least 8M"):
+        Config(segment_size=4 << 20)
+    assert Config(segment_size=4 << 20, rx_fifo_size=4096, tx_fifo_size=4096).segment_size == 4 << 20
+
+
+def test_settings_without_effect_beside_a_vcl_conf_are_refused():
+    with pytest.raises(ValueError, match=r"rx_fifo_size: 4096 has no effect beside vcl_config, set it in /x\.conf"):
+        Config(vcl_config="/x.conf", rx_fifo_size=4096)

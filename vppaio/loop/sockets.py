@@ -1,0 +1,150 @@
+"""sock_* on sessions, the adoption of kernel sockets, and sendfile.
+
+Two kinds of sockets come here: a `SessionSocket`, which `vppaio.socket` made, and a kernel socket whose address
+belongs to VPP. Programs that own their sockets (uvicorn's workers, hypercorn, gunicorn, aiohttp's client) make the
+second kind. Such a socket cannot carry VPP's packets, so a session stands in for it: it serves or connects the same
+address, and the kernel socket is kept, unused, and closed together with it. `Config.adopt_sockets` switches this off.
+"""
+
+import asyncio
+import socket
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from vppaio.loop import connect
+from vppaio.loop.private import SelectorLoop
+from vppaio.transports.pseudosocket import SessionSocket
+from vppaio.transports.socketio import READABLE, WRITABLE
+from vppaio.transports.stream import StreamTransport
+
+if TYPE_CHECKING:
+    from vppaio.loop.eventloop import EventLoop
+
+_INET: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+class StandIns:
+    """Which session stands in for which kernel socket; forgotten, and closed, with the socket."""
+
+    def __init__(self) -> None:
+        self._made: weakref.WeakKeyDictionary[socket.socket, SessionSocket] = weakref.WeakKeyDictionary()
+
+    def of(self, sock: Any) -> SessionSocket | None:
+        """The session's socket to use for `sock`: itself, its stand-in, or None for one that stays the kernel's."""
+        if isinstance(sock, SessionSocket):
+            return sock
+        return self._made.get(sock) if self._made and isinstance(sock, socket.socket) else None
+
+    def add(self, sock: socket.socket, made: SessionSocket) -> None:
+        self._made[sock] = made
+        weakref.finalize(sock, made.close)
+
+    def take(self, sock: Any) -> SessionSocket | None:
+        """As `of`, for a transport or server that owns it from here on; it closes the kernel socket too."""
+        made = self.of(sock)
+        if made is not None and made is not sock:
+            del self._made[sock]
+            made.kernel_socket = sock
+        return made
+
+
+def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
+    """Whether a kernel socket for this address is to be VPP's."""
+    return (
+        isinstance(sock, socket.socket)
+        and sock.family in _INET
+        and loop._config.adopt_sockets
+        and loop._stacks.stack_for(ip) == "vpp"
+    )
+
+
+def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
+    """A SessionSocket bound to the address of `sock`, if that is VPP's; else `sock`."""
+    if not isinstance(sock, socket.socket) or sock.family not in _INET:
+        return sock
+    address = sock.getsockname()
+    if address[1] == 0 or not adopts(loop, sock, address[0]):
+        return sock
+    made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
+    made.bind(address)
+    made.kernel_socket = sock
+    return made
+
+
+async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
+    made = loop._stand_ins.of(sock)
+    if made is not None:
+        await connect.sock_connect(loop, made, address)
+        return
+    if isinstance(sock, socket.socket) and sock.family in _INET and "vpp" in loop.stacks:
+        info = (await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop))[0]
+        address = info[4]
+        if adopts(loop, sock, address[0]):
+            made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
+            local = sock.getsockname()
+            if local[1] != 0:
+                made.bind(local)
+            await connect.sock_connect(loop, made, address)
+            loop._stand_ins.add(sock, made)
+            return
+    await SelectorLoop.sock_connect(loop, sock, address)
+
+
+async def _repeat(loop: "EventLoop", sock: SessionSocket, events: int, attempt: Callable[[], Any]) -> Any:
+    """Try until it does not block."""
+    io = sock.io
+    while True:
+        try:
+            return attempt()
+        except (BlockingIOError, InterruptedError):
+            await io.wait(loop, events)
+
+
+async def _sendall(loop: "EventLoop", sock: SessionSocket, data: Any) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[await _repeat(loop, sock, WRITABLE, lambda: sock.send(view)) :]  # noqa: B023  awaited in its round
+
+
+_READS: Final[dict[str, Callable[..., Any]]] = {
+    "sock_accept": SessionSocket.accept,
+    "sock_recv": SessionSocket.recv,
+    "sock_recv_into": SessionSocket.recv_into,
+    "sock_recvfrom": SessionSocket.recvfrom,
+    "sock_recvfrom_into": SessionSocket.recvfrom_into,
+}
+
+
+async def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Any:
+    """The sock_* method `name`: asyncio's for a socket of the kernel's, else on the session."""
+    made = loop._stand_ins.of(sock)
+    if made is None:
+        return await getattr(SelectorLoop, name)(loop, sock, *args)
+    if name == "sock_sendall":
+        return await _sendall(loop, made, *args)
+    if name == "sock_sendto":
+        return await _repeat(loop, made, WRITABLE, lambda: made.sendto(*args))
+    return await _repeat(loop, made, READABLE, lambda: _READS[name](made, *args))
+
+
+async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:
+    """What `loop.sendfile` tries first: the kernel's sendfile, for a connection on the host stack.
+
+    Raises:
+        SendfileNotAvailableError: the connection is on VPP, or it is no regular file; asyncio then reads and writes.
+    """
+    sock = transport.kernel_socket()
+    if sock is None:
+        raise asyncio.SendfileNotAvailableError("VPP has no sendfile")
+    was_reading = transport.is_reading()
+    transport.pause_reading()
+    written = transport._make_empty_waiter()
+    try:
+        await written
+        with loop._stacks.lent(sock.fileno()):
+            return await loop.sock_sendfile(sock, file, offset, count, fallback=False)
+    finally:
+        transport._reset_empty_waiter()
+        if was_reading:
+            transport.resume_reading()

@@ -1,0 +1,47 @@
+"""TlsProtocol: TLS between a stream transport and the protocol above.
+
+The state machine (handshake, records, flow control both ways, shutdown, timeouts) is asyncio's own
+`sslproto.SSLProtocol`, as the running Python has it, so every option of ssl.SSLContext and every rule of asyncio's
+TLS holds. It runs on memory BIOs, which is what makes it work on sessions without descriptors. Added here: a read
+buffer shared by all connections of a thread, where asyncio's has 256 KiB for each, and contexts of pyOpenSSL.
+
+Below it is a transports.stream.StreamTransport, above it the transport that the protocol sees. Made by loop.
+"""
+
+import threading
+from asyncio import sslproto
+from typing import Any, ClassVar
+
+from vppaio.tls.pyopenssl import is_pyopenssl, wrap_context
+
+_READ_SIZE = 256 * 1024  # asyncio's
+
+
+class _ThreadBuffer(threading.local):
+    """Filled and emptied within one dispatch, never held across: one per thread is enough."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(_READ_SIZE)
+        self.view = memoryview(self.buffer)
+
+
+_shared = _ThreadBuffer()
+
+
+def tls_context(sslcontext: Any) -> Any:
+    """`sslcontext` as SSLProtocol wants it: contexts of pyOpenSSL are wrapped, others stay as they are."""
+    return wrap_context(sslcontext) if is_pyopenssl(sslcontext) else sslcontext
+
+
+class TlsProtocol(sslproto.SSLProtocol):
+    """asyncio's TLS protocol with a shared read buffer. Arguments as SSLProtocol's."""
+
+    max_size: ClassVar[int] = 0  # what SSLProtocol.__init__ allocates
+
+    def __init__(self, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(loop, app_protocol, tls_context(sslcontext), *args, **kwargs)
+        self.__dict__["max_size"] = _READ_SIZE  # what it reads
+
+    def get_buffer(self, n: int) -> memoryview:
+        self._ssl_buffer_view = _shared.view
+        return self._ssl_buffer_view

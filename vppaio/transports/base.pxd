@@ -1,0 +1,34 @@
+from libc.stdint cimport uint32_t
+
+from vppaio.reactor.worker cimport Session, SessionHandler
+
+
+cdef class SessionTransport(SessionHandler):
+    cdef Session session
+    cdef readonly object _loop
+    cdef object protocol
+    cdef object context         # contextvars.Context of the callbacks
+    cdef object server
+    cdef object sock            # the socket object for the session, once somebody asked
+    cdef dict extra
+    cdef object backlog         # deque of what the FIFO refused
+    cdef Py_ssize_t backlog_size
+    cdef Py_ssize_t high_water
+    cdef Py_ssize_t low_water
+    cdef int lost_writes        # 0: open; else the connection is lost, and this counts writes since
+    cdef bint started           # connection_made was called
+    cdef bint paused
+    cdef bint closing
+    cdef bint finished          # connection_lost was called
+    cdef readonly bint _protocol_paused
+    cdef dict __dict__
+    cdef object __weakref__
+
+    cdef int begin(self, Session session, object loop, object protocol, object waiter, object extra, object server,
+                   object sock) except -1
+    cdef int on_events(self, uint32_t events) except -1
+    cdef int on_lost(self) except -1
+    cdef int handle(self, uint32_t events) except -1
+    cdef int drop_backlog(self) except -1
+    cdef int maybe_pause_protocol(self) except -1
+    cdef int maybe_resume_protocol(self) except -1

@@ -1,0 +1,3 @@
+from vppaio.reactor.worker import SessionHandler
+
+class SessionTransport(SessionHandler): ...

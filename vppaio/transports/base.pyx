@@ -1,0 +1,268 @@
+"""SessionTransport: what a stream and a datagram transport have in common.
+
+Life (begin -> closing -> connection_lost, once), flow control, extra information, and the context in which the protocol is
+called. The rules are those of asyncio.selector_events._SelectorTransport and transports._FlowControlMixin.
+
+Base of transports.stream and transports.datagram; knows its session (reactor.worker). On the loop's thread.
+"""
+import errno
+import socket
+import warnings
+from asyncio import trsock
+from asyncio.futures import _set_result_unless_cancelled
+from asyncio.log import logger
+
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+
+from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLRDHUP
+
+from vppaio.transports.pseudosocket import SessionSocket
+
+cdef enum:
+    DEFAULT_HIGH_WATER = 64 * 1024
+
+
+cdef class SessionTransport(SessionHandler):
+
+    cdef int begin(self, Session session, object loop, object protocol, object waiter, object extra, object server,
+                   object sock) except -1:
+        """Take over the session; the protocol hears of it soon."""
+        self._loop = loop
+        self.session = session
+        self.sock = sock
+        self.server = server
+        self.extra = {} if extra is None else extra
+        self.context = PyContext_CopyCurrent()
+        self.high_water = DEFAULT_HIGH_WATER
+        self.low_water = DEFAULT_HIGH_WATER // 4
+        self.set_protocol(protocol)
+        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+        if server is not None:
+            server._attach(self)
+        loop.call_soon(self._introduce)
+        if waiter is not None:
+            # Only wake up the waiter when connection_made() has been called.
+            loop.call_soon(_set_result_unless_cancelled, waiter, None)
+        return 0
+
+    def _introduce(self):
+        """connection_made, then look at what came meanwhile."""
+        if self.finished:
+            return
+        self.started = True
+        try:
+            self.protocol.connection_made(self)
+        finally:
+            if self.session is not None:
+                self.session.again(EPOLLIN)
+
+    def __repr__(self):
+        info = [type(self).__name__]
+        if self.session is None or self.finished:
+            info.append("closed")
+        else:
+            if self.closing:
+                info.append("closing")
+            info.append(f"stack={self.session.stack}")
+            info.append(f"session={self.session.handle:#x}")
+            info.append("read=paused" if self.paused else "read=on")
+            info.append(f"write=<{'polling' if self.backlog_size else 'idle'}, bufsize={self.backlog_size}>")
+        return f"<{' '.join(info)}>"
+
+    def __del__(self):
+        if self.session is not None and not self.session.closed:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            self._release()
+
+    # ---- news from the session ----------------------------------------------------------------------------------
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef object context = self.context
+        PyContext_Enter(context)
+        try:
+            self.handle(events)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            # What asyncio's Handle does for a callback that fails, such as connection_lost().
+            self._report(f"Exception in callback of {self!r}", exc)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cdef int on_lost(self) except -1:
+        self._fatal_error(
+            ConnectionResetError(errno.ECONNRESET, "VPP went away, and the connection with it"),
+            "Fatal error: VPP went away",
+        )
+        return 0
+
+    cdef int handle(self, uint32_t events) except -1:
+        """Act on events; called in the transport's context."""
+        raise NotImplementedError("handle")
+
+    # ---- flow control -------------------------------------------------------------------------------------------
+
+    def is_reading(self):
+        return not self.closing and not self.paused
+
+    def pause_reading(self):
+        if not self.is_reading():
+            return
+        self.paused = True
+        if self._loop.get_debug():
+            logger.debug("%r pauses reading", self)
+
+    def resume_reading(self):
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        self.session.again(EPOLLIN)
+        if self._loop.get_debug():
+            logger.debug("%r resumes reading", self)
+
+    def get_write_buffer_size(self):
+        return self.backlog_size
+
+    def get_write_buffer_limits(self):
+        return (self.low_water, self.high_water)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        if high is None:
+            high = DEFAULT_HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high_water = high
+        self.low_water = low
+        self.maybe_pause_protocol()
+
+    cdef int maybe_pause_protocol(self) except -1:
+        if self.backlog_size > self.high_water and not self._protocol_paused:
+            self._protocol_paused = True
+            self._tell_protocol("pause_writing")
+        return 0
+
+    cdef int maybe_resume_protocol(self) except -1:
+        if self._protocol_paused and self.backlog_size <= self.low_water:
+            self._protocol_paused = False
+            self._tell_protocol("resume_writing")
+        return 0
+
+    def _tell_protocol(self, name):
+        try:
+            getattr(self.protocol, name)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._report(f"protocol.{name}() failed", exc)
+
+    def _report(self, message, exc):
+        self._loop.call_exception_handler({
+            "message": message,
+            "exception": exc,
+            "transport": self,
+            "protocol": self.protocol,
+        })
+
+    cdef int drop_backlog(self) except -1:
+        if self.backlog is not None:
+            self.backlog.clear()
+        self.backlog_size = 0
+        return 0
+
+    # ---- protocol and extra information -------------------------------------------------------------------------
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def get_protocol(self):
+        return self.protocol
+
+    def get_extra_info(self, name, default=None):
+        if name in self.extra:
+            return self.extra[name]
+        if name in ("socket", "sockname", "peername") and self.session is not None and not self.session.closed:
+            # Made when it is first asked for: most connections never are.
+            self.extra[name] = value = self._look_up(name)
+            return value
+        return default
+
+    def _look_up(self, name):
+        if name == "socket":
+            return trsock.TransportSocket(self._socket())
+        try:
+            if self.sock is not None:
+                return self.sock.getsockname() if name == "sockname" else self.sock.getpeername()
+            return self.session.local_address() if name == "sockname" else self.session.peer_address()
+        except OSError:
+            return None
+
+    def _socket(self):
+        """A socket object for the session: the kernel's where there is one."""
+        if self.sock is None:
+            fd = self.session.fileno()
+            if fd >= 0:
+                self.sock = socket.socket(fileno=fd)
+                self.sock.setblocking(False)  # the descriptor is; now the object knows
+            else:
+                self.sock = SessionSocket.of(self.session, socket.SOCK_STREAM)
+        return self.sock
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        if self.closing:
+            return
+        self.closing = True
+        if not self.backlog_size:
+            self.lost_writes += 1
+            self._loop.call_soon(self._call_connection_lost, None)
+
+    def abort(self):
+        self._force_close(None)
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=(type(exc), exc, exc.__traceback__))
+        else:
+            self._report(message, exc)
+        self._force_close(exc)
+
+    def _force_close(self, exc):
+        if self.lost_writes:
+            return
+        self.drop_backlog()
+        self.closing = True
+        self.lost_writes += 1
+        self._loop.call_soon(self._call_connection_lost, exc)
+
+    def _call_connection_lost(self, exc):
+        if self.finished:
+            return
+        self.finished = True
+        try:
+            if self.started:
+                self.protocol.connection_lost(exc)
+        finally:
+            self._release()
+            self.protocol = None
+            server, self.server = self.server, None
+            if server is not None:
+                server._detach(self)
+
+    def _release(self):
+        """Let go of session and socket. What was asked before stays known, as asyncio's extra dict does."""
+        if self.session is None:
+            return
+        self.get_extra_info("sockname")
+        self.get_extra_info("peername")
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.detach()
+        self.session.close()

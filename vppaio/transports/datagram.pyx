@@ -1,0 +1,314 @@
+"""DatagramTransport: asyncio's datagram endpoint on a UDP session.
+
+The rules are those of asyncio.selector_events._SelectorDatagramTransport: a datagram is sent at once or waits in the
+backlog whole; errors of sending and receiving go to `error_received`, and the endpoint lives on.
+
+VPP's UDP differs in ways that the table names as traps (vcl_ops.h, vcl-facts 6), answered here:
+
+- EAGAIN on send is never followed by EPOLLOUT, and an empty datagram in the rx FIFO silences the session until a
+  further one is queued and somebody looks. Both are answered by a timer: soon after EAGAIN on send or an event that brought
+  nothing, with growing pauses up to a second on an idle endpoint.
+- A datagram above the MSS would be split: EMSGSIZE instead.
+- ICMP unreachable ends a connected session. The protocol gets ConnectionRefusedError, as on the kernel, and a fresh
+  session takes over.
+"""
+import asyncio
+import collections
+import errno
+import socket
+import sys
+from asyncio.log import logger
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINPROGRESS, EMSGSIZE, ENOTCONN
+from libc.string cimport memcmp, memcpy
+
+from vppaio.reactor.worker cimport Session
+from vppaio.transports.base cimport SessionTransport
+from vppaio.vcl.address cimport address_of, fill_endpoint
+from vppaio.vcl.ops cimport (
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    VCL_PROTO_UDP,
+    VCL_TRAP_DATAGRAM_DIES,
+    VCL_TRAP_DATAGRAM_EVENTS,
+    VCL_TRAP_DATAGRAM_SPLIT,
+    vcl_endpoint,
+)
+
+from vppaio.vcl.errors import os_error
+
+cdef enum:
+    READS_PER_TURN = 32
+    LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+    MSS_IP4 = 1472  # VPP's udp { mtu 1500 } less the headers
+    MSS_IP6 = 1452
+    # asyncio counts each datagram's header from 3.13 on, so that a flood of empty ones is flow-controlled too.
+    HEADER_SIZE = 8
+
+cdef double RETRY_S = 0.001  # after EAGAIN on send
+cdef double SUSPICIOUS_S = 0.01  # after an event that brought nothing
+cdef double IDLE_S = 1.0
+cdef int SUSPICIOUS_LOOKS = 200
+cdef bint SENDS_EMPTY = sys.version_info >= (3, 13)
+
+
+class _Facade(asyncio.transports._FlowControlMixin, asyncio.DatagramTransport):
+    """What `isinstance` sees, see transports.stream."""
+
+
+cdef class DatagramTransport(SessionTransport):
+    """A UDP endpoint.
+
+    Args:
+        loop: the event loop.
+        session: bound or connected, not yet watched.
+        protocol: an asyncio.DatagramProtocol; its `connection_made` is called soon.
+        address: the remote address of a connected endpoint.
+        waiter: a future that gets a result after `connection_made`.
+        extra: initial extra information.
+        sock: the socket object of the session.
+    """
+
+    max_size = 256 * 1024
+
+    def __cinit__(self, loop, Session session, protocol, address=None, waiter=None, extra=None, sock=None):
+        self.remote = address
+        self.begin(session, loop, protocol, waiter, extra, None, sock)
+        self.get_extra_info("sockname")  # VCL overwrites it with every datagram's
+        if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
+            self._look_again(SUSPICIOUS_S)
+
+    @property
+    def __class__(self):
+        return _Facade
+
+    cdef int handle(self, uint32_t events) except -1:
+        if self.finished or self.closing and not self.backlog_size:
+            return 0
+        if self.reviving:
+            return self._revived(events)
+        if events & EPOLLOUT and self.backlog_size:
+            self._flush()
+        if events & (EPOLLERR | EPOLLHUP) and self.session.ops.traps & VCL_TRAP_DATAGRAM_DIES and self.remote:
+            self.protocol.error_received(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
+            self._revive()
+        elif events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP) and self.started and not self.paused:
+            if self._read_ready():
+                self.looks_left = 0
+            elif self.timer_delay:  # an event that brought nothing: is there an empty datagram in the way?
+                self.looks_left = SUSPICIOUS_LOOKS
+        return 0
+
+    # ---- inbound ------------------------------------------------------------------------------------------------
+
+    cdef int _read_ready(self) except -1:
+        """Read until nothing is left; returns how many datagrams there were."""
+        cdef Session session = self.session
+        cdef vcl_endpoint source
+        cdef int n, rounds
+        for rounds in range(READS_PER_TURN):
+            if self.paused or self.closing or session.closed:
+                return rounds
+            n = session.ops.session_recvfrom(session.handle, session.worker.buffer, session.worker.buffer_size, &source)
+            if n == -EAGAIN or n == -ENOTCONN:
+                if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
+                    self._look_again(SUSPICIOUS_S)
+                return rounds
+            if n < 0:
+                self.protocol.error_received(os_error(n, "recvfrom"))
+                if self.finished:
+                    return rounds
+                continue
+            session.worker.n_read_bytes += n
+            if self.from_address is None or memcmp(&source, &self.from_endpoint, sizeof(source)) != 0:
+                memcpy(&self.from_endpoint, &source, sizeof(source))
+                self.from_address = address_of(&source)
+            self._deliver(PyBytes_FromStringAndSize(session.worker.buffer, n), self.from_address)
+        session.again(EPOLLIN)
+        return READS_PER_TURN
+
+    def _deliver(self, data, address):
+        try:
+            self.protocol.datagram_received(data, address)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            # asyncio has it the same way: the callback fails, the endpoint lives.
+            self._report("Exception in callback datagram_received()", exc)
+
+    cdef int _look_again(self, double delay) except -1:
+        """Read, or send, after `delay` seconds even if nothing is announced."""
+        if self.timer is not None:
+            if delay >= self.timer_delay:
+                return 0
+            self.timer.cancel()
+        self.timer_delay = delay
+        self.timer = self._loop.call_later(delay, self._on_timer)
+        return 0
+
+    def _on_timer(self):
+        cdef double delay = self.timer_delay
+        cdef int looks_left = self.looks_left
+        self.timer = None
+        if self.finished or self.session.closed:
+            return
+        if self.backlog_size:
+            self._flush()
+        if self.started and not self.paused and not self.closing and self._read_ready():
+            looks_left = 0
+            delay = 0
+        self.looks_left = max(looks_left - 1, 0)
+        if not self.finished:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+            if self.backlog_size:
+                self._look_again(RETRY_S)
+            elif looks_left:
+                self._look_again(SUSPICIOUS_S)
+            else:
+                self._look_again(min(max(delay * 2, SUSPICIOUS_S), IDLE_S))
+
+    # ---- outbound -----------------------------------------------------------------------------------------------
+
+    def sendto(self, data, addr=None):
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        if not data and not SENDS_EMPTY:
+            return
+        if self.remote:
+            if addr not in (None, self.remote):
+                raise ValueError(f"Invalid address: must be None or {self.remote}")
+            if self.lost_writes:
+                if self.lost_writes >= LOG_THRESHOLD:
+                    logger.warning("socket.send() raised exception.")
+                self.lost_writes += 1
+                return
+            addr = None
+        if self.finished:
+            return
+        if not self.backlog_size and not self.reviving:
+            if self._send(data, addr):
+                return
+        if self.backlog is None:
+            self.backlog = collections.deque()
+        # A copy, since the caller may change its buffer as soon as we return.
+        self.backlog.append((bytes(data), addr))
+        self.backlog_size += len(data) + HEADER_SIZE
+        self.maybe_pause_protocol()
+        if self.session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
+            self._look_again(RETRY_S)
+
+    cdef int _send(self, object data, object address) except 1:
+        """Offer one datagram: -1 it is gone (or its error was reported), 0 the FIFO has no room."""
+        cdef Session session = self.session
+        cdef Py_buffer view
+        cdef int n
+        if address is None and not self.remote:
+            n = -errno.EDESTADDRREQ
+        else:
+            if address is not None and self._resolve(address) < 0:
+                return -1
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            if session.ops.traps & VCL_TRAP_DATAGRAM_SPLIT and view.len > self._largest():
+                n = -EMSGSIZE
+            else:
+                n = session.ops.session_sendto(
+                    session.handle, view.buf, <size_t> view.len, NULL if address is None else &self.to_endpoint
+                )
+            PyBuffer_Release(&view)
+        if n >= 0:
+            session.worker.n_written_bytes += n
+            return -1
+        if n == -EAGAIN:
+            session.worker.n_write_blocked += 1
+            return 0
+        self.protocol.error_received(os_error(n, "sendto", str(address or self.remote)))
+        return -1
+
+    def _largest(self):
+        """Bytes that VPP sends in one datagram."""
+        remote = self.remote or self.to_address
+        return MSS_IP6 if remote is not None and ":" in remote[0] else MSS_IP4
+
+    cdef int _resolve(self, object address) except -1:
+        """Fill `to_endpoint`; -1 without exception if the error went to the protocol."""
+        if address is self.to_address or address == self.to_address:
+            return 0
+        try:
+            host, port, *rest = address
+            if host == "<broadcast>":
+                host = "255.255.255.255"
+            if not fill_endpoint(&self.to_endpoint, host, port, rest[1] if len(rest) > 1 else 0):
+                # As socket.sendto does, and as blocking: names belong into create_datagram_endpoint.
+                family = socket.AF_INET if len(self.get_extra_info("sockname")) == 2 else socket.AF_INET6
+                info = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)[0]
+                fill_endpoint(&self.to_endpoint, info[4][0], port, 0)
+            self.to_address = address
+        except OSError as exc:
+            self.to_address = None
+            self.protocol.error_received(exc)
+            return -2
+        except (TypeError, ValueError):
+            self.to_address = None
+            raise TypeError(f"address must be a (host, port) tuple, not {address!r}") from None
+        return 0
+
+    cdef int _flush(self) except -1:
+        """Send the backlog until it is empty or the FIFO has no room."""
+        while self.backlog:
+            data, address = self.backlog[0]
+            if not self._send(data, address):
+                break
+            if not self.backlog:  # the protocol closed us in error_received
+                return 0
+            self.backlog.popleft()
+            self.backlog_size -= len(data) + HEADER_SIZE
+        self.maybe_resume_protocol()
+        if not self.backlog_size and self.closing:
+            self._call_connection_lost(None)
+        return 0
+
+    # ---- VPP: a connected session that died ----------------------------------------------------------------------
+
+    def _revive(self):
+        """A fresh session between the same two addresses."""
+        cdef Session old = self.session
+        cdef Session fresh
+        cdef vcl_endpoint remote
+        if self.finished or self.closing:
+            return
+        fill_endpoint(&remote, self.remote[0], self.remote[1], 0)
+        local = self.get_extra_info("sockname")
+        old.close()
+        fresh = old.worker.create(VCL_PROTO_UDP, remote.is_ip4)
+        if local:
+            fresh.bind(local[0], local[1])
+        self.session = fresh
+        self.reviving = fresh.connecting = True
+        fresh.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+        cdef int rv = fresh.ops.session_connect(fresh.handle, &remote)
+        if rv < 0 and rv != -EINPROGRESS:
+            self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
+
+    def _revived(self, uint32_t events):
+        cdef int rv = self.session.ops.session_connect_result(self.session.handle, events)
+        if rv == -EINPROGRESS:
+            return 0
+        self.reviving = self.session.connecting = False
+        if rv < 0:
+            self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
+        else:
+            self._flush()
+        return 0
+
+    def _release(self):
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        SessionTransport._release(self)

@@ -1,0 +1,19 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from vppaio.reactor.worker import Session, SessionHandler
+
+class Listener(SessionHandler):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        session: Session,
+        sock: Any,
+        on_connection: Callable[[Session, tuple[Any, ...]], None],
+        backlog: int,
+        reopen: Callable[[], Session] | None = None,
+    ) -> None: ...
+    def close(self) -> None: ...
+
+def connect(session: Session, host: str, port: int, scope_id: int, future: asyncio.Future[None]) -> None: ...
