@@ -19,7 +19,11 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def verdicts(request):
     """A future for each module that was selected; they run side by side, the longest of them begin."""
-    chosen = {item.callspec.params["module"] for item in request.session.items if "module" in getattr(item, "fixturenames", ())}
+    chosen = {
+        item.callspec.params["module"]
+        for item in request.session.items
+        if "module" in getattr(item, "fixturenames", ())
+    }
     first = [module for module in ("test_subprocess", "test_tasks", "test_events") if module in chosen]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {module: pool.submit(runner.judge, module, "host") for module in (*first, *sorted(chosen - {*first}))}

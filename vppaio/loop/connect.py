@@ -5,9 +5,12 @@ is; it asks for one connected socket per address, and that is what is made here.
 """
 
 import errno
+import socket
 import ssl
+import weakref
 from typing import TYPE_CHECKING, Any
 
+from vppaio.reactor.worker import Worker
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.tls.pyopenssl import is_pyopenssl
 from vppaio.transports import listener
@@ -15,6 +18,8 @@ from vppaio.transports.pseudosocket import SessionSocket
 
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
+
+_own_addresses: weakref.WeakKeyDictionary[Worker, set[str]] = weakref.WeakKeyDictionary()
 
 
 async def connect_sock(
@@ -46,8 +51,29 @@ def _bind_local(sock: SessionSocket, family: int, local_addr_infos: Any, errors:
     for local_family, _, _, _, address in local_addr_infos:
         if local_family == family:
             sock.bind(address)
+            _require_own_address(sock)
             return
     raise OSError(errno.EADDRNOTAVAIL, f"no matching local address with {family=} found")
+
+
+def _require_own_address(sock: SessionSocket) -> None:
+    """VPP connects from any address it is told, and hears no answer to one that is not its own: 66 s of silence. Only
+    listen compares, so listen there for a moment (up to 0.1 s), once per address and worker.
+
+    Raises:
+        OSError: EADDRNOTAVAIL, naming the address.
+    """
+    host = sock.getsockname()[0]
+    known: set[str] = _own_addresses.setdefault(sock.worker, set())
+    if host in known or host in ("0.0.0.0", "::"):
+        return
+    probe = SessionSocket(sock.worker, sock.family, socket.SOCK_STREAM)
+    try:
+        probe.bind((host, 0))
+        probe.listen(1)
+    finally:
+        probe.close()
+    known.add(host)
 
 
 async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:

@@ -34,18 +34,23 @@ async def create_datagram_endpoint(
     """
 
     async def on_host() -> tuple[Any, Any]:
-        return await SelectorLoop.create_datagram_endpoint(
-            loop,
-            protocol_factory,
-            local_addr,
-            remote_addr,
-            family=family,
-            proto=proto,
-            flags=flags,
-            reuse_port=reuse_port,
-            allow_broadcast=allow_broadcast,
-            sock=sock,
-        )
+        try:
+            return await SelectorLoop.create_datagram_endpoint(
+                loop,
+                protocol_factory,
+                local_addr,
+                remote_addr,
+                family=family,
+                proto=proto,
+                flags=flags,
+                reuse_port=reuse_port,
+                allow_broadcast=allow_broadcast,
+                sock=sock,
+            )
+        except OSError as exc:
+            if exc.errno and not isinstance(exc, socket.gaierror) and family != socket.AF_UNIX:
+                exc.strerror = f"{exc.strerror} (datagram endpoint {local_addr} to {remote_addr})"
+            raise
 
     if sock is not None or family == socket.AF_UNIX or not (local_addr or remote_addr) or "vpp" not in loop.stacks:
         return await on_host()
@@ -65,6 +70,7 @@ async def create_datagram_endpoint(
                 if local is not None:
                     made._bound = local
                 await sock_connect(loop, made, remote)
+                made._bound = made.session.local_address()  # port 0 has become one
         except OSError as exc:
             made.close()
             errors.append(exc)

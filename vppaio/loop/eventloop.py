@@ -21,6 +21,7 @@ from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports.datagram import DatagramTransport
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport
 
 _INET = (socket.AF_INET, socket.AF_INET6)
@@ -43,6 +44,8 @@ class EventLoop(Scheduler, SelectorLoop):
     Raises:
         ValueError: a setting is wrong; names it.
     """
+
+    _closed = True  # until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early
 
     def __init__(self, config: Config | None = None) -> None:
         self._config = Config() if config is None else config
@@ -68,7 +71,7 @@ class EventLoop(Scheduler, SelectorLoop):
         """Counters since the loop was made: turns, sleeps, and for each stack sessions, bytes, events and polls."""
         return self._poller.statistics()
 
-    # ---- the turn: loop.scheduler ----------------------------------------------------------------------------------------------
+    # ---- the turn: loop.scheduler ------------------------------------------------------------------------------
 
     def _report_slow(self, handler: object, seconds: float) -> None:
         logger.warning("Executing %r took %.3f seconds", handler, seconds)
@@ -88,6 +91,8 @@ class EventLoop(Scheduler, SelectorLoop):
         if sock in self._listeners:
             self._listeners.pop(sock).close()
             sock.detach()
+        elif isinstance(sock, SessionSocket):
+            sock.close()  # it was not served yet: creating the server failed
         else:
             super()._stop_serving(sock)
 

@@ -88,7 +88,13 @@ async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
             await connect.sock_connect(loop, made, address)
             loop._stand_ins.add(sock, made)
             return
-    await SelectorLoop.sock_connect(loop, sock, address)
+    try:
+        await SelectorLoop.sock_connect(loop, sock, address)
+    except OSError as exc:
+        if sock.family in _INET and exc.errno and str(address) not in str(exc):
+            # asyncio names the address only if the answer had to be waited for.
+            exc.strerror = f"Connect call failed {address}: {exc.strerror}"
+        raise
 
 
 async def _repeat(loop: "EventLoop", sock: SessionSocket, events: int, attempt: Callable[[], Any]) -> Any:

@@ -43,6 +43,7 @@ cdef class Worker:
     cdef list waiting           # handlers that want on_restored
     cdef object release
     cdef public dict by_fd      # kernel descriptor -> session, where the stack has descriptors
+    cdef object __weakref__
     cdef char *buffer           # every read lands here first
     cdef size_t buffer_size
     cdef readonly uint64_t n_polls, n_wakes, n_events_seen, n_stale, n_budget_hits

@@ -290,9 +290,10 @@ cdef class DatagramTransport(SessionTransport):
         if local:
             fresh.bind(local[0], local[1])
         self.session = fresh
-        self.reviving = fresh.connecting = True
-        fresh.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
         cdef int rv = fresh.ops.session_connect(fresh.handle, &remote)
+        # Watched only now: before its connect a bound session can be written, and says so.
+        self.reviving = fresh.connecting = rv == -EINPROGRESS
+        fresh.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
         if rv < 0 and rv != -EINPROGRESS:
             self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
 

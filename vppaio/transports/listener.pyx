@@ -142,7 +142,8 @@ cdef class Connector(SessionHandler):
     """Waits for the result of a connect.
 
     Args:
-        session: not yet watched; its connect comes after this, so that no event is missed.
+        session: connecting, not yet watched. Watched earlier, a bound datagram session would tell that it can be
+            written, which is not the answer to the connect.
         future: gets None, or the OSError that names `address`.
         address: for the message.
     """
@@ -185,8 +186,7 @@ def connect(Session session, str host, int port, unsigned int scope_id, future):
     cdef vcl_endpoint endpoint
     if not fill_endpoint(&endpoint, host, port, scope_id):
         raise ValueError(f"not an IP address: {host!r}")
-    Connector.__new__(Connector, session, future, (host, port))
     cdef int rv = session.ops.session_connect(session.handle, &endpoint)
     if rv < 0 and rv != -EINPROGRESS:
-        session.connecting = False
         raise connect_error(-rv, 0, (host, port))
+    Connector.__new__(Connector, session, future, (host, port))

@@ -12,7 +12,7 @@ cdef class StreamTransport(SessionTransport):
     cdef bint buffered          # protocol is a BufferedProtocol
     cdef bint eof_written
     cdef bint eof_received
-    cdef bint end_seen          # a read found the end, but it is news for the next turn
+    cdef bint end_seen          # a read found the end, but it is news for later
     cdef int end_result         # 0: EOF, else the error
     cdef bint hang_up           # the peer has closed or reset
     cdef bint until_blocked     # a short read proves nothing: read until WOULD_BLOCK or the end

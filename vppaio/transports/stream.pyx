@@ -193,6 +193,8 @@ cdef class StreamTransport(SessionTransport):
         keep it here. The FIFO's size bounds it."""
         cdef Session session = self.session
         cdef int n = 1
+        if self.end_seen:
+            return 0
         while n > 0:
             n = session.ops.session_read(session.handle, session.worker.buffer, session.worker.buffer_size)
             if n > 0:
@@ -200,6 +202,10 @@ cdef class StreamTransport(SessionTransport):
                 if self.inbox is None:
                     self.inbox = []
                 self.inbox.append(PyBytes_FromStringAndSize(session.worker.buffer, n))
+        if n != -EAGAIN:
+            # Not to be read again: the CLOSE_WAIT timer may make "not connected" of the end meanwhile.
+            self.end_seen = True
+            self.end_result = n
         return 0
 
     def _empty_inbox(self):

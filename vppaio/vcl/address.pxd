@@ -19,6 +19,8 @@ cdef extern from "<arpa/inet.h>" nogil:
 cdef inline bint fill_endpoint(vcl_endpoint *endpoint, str host, int port, unsigned int scope_id) except -1:
     """Fill `endpoint` from an address; False if `host` is not a numeric one."""
     cdef bytes text = host.encode()
+    if not 0 <= port <= 65535:
+        raise OverflowError("port must be 0-65535.")  # the socket module's words
     memset(endpoint, 0, sizeof(endpoint[0]))
     endpoint.port = htons(<uint16_t> port)
     endpoint.scope_id = scope_id

@@ -1,0 +1,88 @@
+"""Each layer imports only from layers with a smaller number: the picture in README and ARCHITECTURE, kept true."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "vppaio"
+LAYERS = {"config": 0, "vcl": 1, "reactor": 2, "transports": 3, "tls": 4, "loop": 5}
+TOP = 6  # vppaio/*.py: what users import and run
+_CIMPORT = re.compile(
+    r"^[ \t]*(?:from\s+(vppaio[\w.]*)\s+c?import\s+([^\n(]+|\([^)]*\))|c?import\s+(vppaio[\w.]*))", re.M
+)
+
+
+def layer_of(module: str) -> int:
+    """Number of the layer that "vppaio.transports.stream" belongs to."""
+    _, *path = module.split(".")
+    return LAYERS.get(path[0], TOP) if path else TOP
+
+
+def own_modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi"))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of vppaio that a file imports, wherever in the file, and for type checkers too."""
+    text = path.read_text()
+    if path.suffix in (".pyx", ".pxd"):
+        found = set()
+        for source, names, plain in _CIMPORT.findall(text):
+            words = [name.split()[0] for name in names.strip("()\n ").split(",") if name.strip()]
+            found |= {plain} if plain else expand(source, words)
+        return found
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "vppaio"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if (node.module or "").split(".")[0] == "vppaio":
+                found |= expand(node.module or "", [alias.name for alias in node.names])
+    return found
+
+
+def expand(source: str, names: list[str]) -> set[str]:
+    """`from vppaio.loop import connect` means vppaio.loop.connect; `from vppaio.config import Config` means the
+    module."""
+    folder = PACKAGE.parent.joinpath(*source.split("."))
+    return {f"{source}.{name}" if folder.is_dir() else source for name in names}
+
+
+@pytest.mark.parametrize("path", own_modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_layer_imports_only_from_below(path: Path) -> None:
+    own = layer_of(module_name(path))
+    for imported in imports_of(path):
+        if own == TOP:
+            continue
+        if {imported.split(".")[1], module_name(path).split(".")[1]} == {"config"}:
+            continue
+        above = layer_of(imported) > own or (own == 0)
+        assert not above, f"{module_name(path)} (layer {own}) imports {imported} (layer {layer_of(imported)})"
+
+
+def test_all_folders_are_layers() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders == LAYERS.keys() - {"config"}
+
+
+def test_imports_are_found() -> None:
+    """A rule that finds nothing to judge is kept by everybody."""
+    assert "vppaio.reactor.worker" in imports_of(PACKAGE / "transports" / "stream.pyx")
+    assert "vppaio.vcl.ops" in imports_of(PACKAGE / "reactor" / "poller.pyx")
+    assert "vppaio.transports.stream" in imports_of(PACKAGE / "loop" / "eventloop.py")
+
+
+# The one promise about type checkers: what they alone import may point upwards, for `loop: "EventLoop"` in loop/*.
+def test_nothing_below_the_loop_knows_the_loop() -> None:
+    for path in own_modules():
+        if layer_of(module_name(path)) < LAYERS["loop"]:
+            assert "vppaio.loop" not in path.read_text(), path
