@@ -151,7 +151,8 @@ def test_200_connections_that_are_reset_leave_nothing_behind(stack: Site) -> Non
 
 
 def test_200_connects_given_up_leave_nothing_behind(stack: Site) -> None:
-    """Cancelled or timed out, alternately. On VPP the sessions wait for the answer, which comes when the peer refuses."""
+    """Cancelled or timed out, alternately. On VPP the sessions wait for the answer, which comes when the peer
+    refuses."""
 
     async def give_up(address: tuple[str, int], timeout: bool) -> None:
         connecting = asyncio.get_running_loop().create_connection(asyncio.Protocol, *address)

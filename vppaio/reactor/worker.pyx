@@ -33,7 +33,7 @@ from vppaio.vcl.errors import check
 cdef enum:
     MAX_EVENTS = 1024  # VCL handles what does not fit on a path that can crash (vcl-facts 4.6), so leave room
     BUFFER_SIZE = 256 * 1024  # asyncio's read size
-    CLOCK_EVERY = 8  # sessions between two looks at the clock
+    CLOCK_EVERY = 8  # sessions between two looks at the clock; a power of two
 
 # Never starts again: a worker is used by one loop after the other, and no tag may mean two sessions.
 cdef uint32_t generations = 0
@@ -127,7 +127,7 @@ cdef class Session:
         self.closed = True
         self.handler = None
         self.pending = 0
-        cdef uint32_t slot = <uint32_t> (self.tag & 0xFFFFFFFF)
+        cdef uint32_t slot = <uint32_t> self.tag
         worker.slots[slot] = None
         worker.free_slots.append(slot)
         worker.n_closed += 1
@@ -389,7 +389,7 @@ cdef class Worker:
                         if slow_ns and monotonic_ns() - started >= slow_ns:
                             report_slow(handler, (monotonic_ns() - started) * 1e-9)
                     n += 1
-                    if n % CLOCK_EVERY == 0 and i < len(repeats) and monotonic_ns() > deadline_ns:
+                    if n & (CLOCK_EVERY - 1) == 0 and i < len(repeats) and monotonic_ns() > deadline_ns:
                         self.n_budget_hits += 1
                         return 0
             finally:  # also when a handler lets KeyboardInterrupt through
@@ -399,7 +399,7 @@ cdef class Worker:
             event = &self.events[self.next_event]
             self.next_event += 1
             tag = event.data.u64
-            session = <Session> self.slots[<uint32_t> (tag & 0xFFFFFFFF)]
+            session = <Session> self.slots[<uint32_t> tag]  # not `tag & 0xFFFFFFFF`, which Cython makes a Python int
             if session is None or session.tag != tag:
                 self.n_stale += 1
                 continue
@@ -412,7 +412,7 @@ cdef class Worker:
                 if slow_ns and monotonic_ns() - started >= slow_ns:
                     report_slow(handler, (monotonic_ns() - started) * 1e-9)
             n += 1
-            if n % CLOCK_EVERY == 0 and self.next_event < self.n_events and monotonic_ns() > deadline_ns:
+            if n & (CLOCK_EVERY - 1) == 0 and self.next_event < self.n_events and monotonic_ns() > deadline_ns:
                 self.n_budget_hits += 1
                 return 0
         return 0

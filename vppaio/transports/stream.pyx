@@ -29,7 +29,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 from vppaio.reactor.worker cimport Session
-from vppaio.transports.base cimport SessionTransport
+from vppaio.transports.base cimport SessionTransport, call, raise_it
 from vppaio.vcl.ops cimport (
     EPOLLERR,
     EPOLLHUP,
@@ -149,12 +149,18 @@ cdef class StreamTransport(SessionTransport):
         return 0
 
     cdef int _deliver(self, object data) except -1:
+        if not call(self.on_data, data):
+            self._protocol_failed("data_received")
+        return 0
+
+    cdef int _protocol_failed(self, str method) except -1:
+        """End the connection for the exception that is set."""
         try:
-            self.protocol.data_received(data)
+            raise_it()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
         return 0
 
     cdef int _read_buffered(self, size_t *room) except? -1:
@@ -163,7 +169,7 @@ cdef class StreamTransport(SessionTransport):
         cdef int n
         room[0] = 0
         try:
-            buffer = self.protocol.get_buffer(-1)
+            buffer = self.get_buffer(-1)
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -180,13 +186,10 @@ cdef class StreamTransport(SessionTransport):
         PyBuffer_Release(&view)
         return n
 
-    def _buffer_updated(self, int n):
-        try:
-            self.protocol.buffer_updated(n)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+    cdef int _buffer_updated(self, int n) except -1:
+        if not call(self.on_data, n):
+            self._protocol_failed("buffer_updated")
+        return 0
 
     cdef int _drain_to_inbox(self) except -1:
         """The peer has closed while reading is paused, and VPP will drop what we leave in the FIFO in 2 s (CLOSE_WAIT):
@@ -464,9 +467,13 @@ cdef class StreamTransport(SessionTransport):
 
     def _call_connection_lost(self, exc):
         SessionTransport._call_connection_lost(self, exc)
+        self.get_buffer = self.on_data = None  # each holds the protocol
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        # Bound once and not for every message, as uvloop has it, too.
+        self.get_buffer = getattr(protocol, "get_buffer", None) if self.buffered else None
+        self.on_data = getattr(protocol, "buffer_updated" if self.buffered else "data_received", None)
