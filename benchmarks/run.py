@@ -149,11 +149,7 @@ class Bench:
         try:
             self.vpp = stack.enter_context(VppInstance(main_core=self.load_cpu))
             config = Config(stack="vpp", app_socket=self.vpp.app_socket)
-<<<<<<< HEAD
-            found = application.load_library()
-=======
             found = application.load_library(probe.app_socket(self.vpp.app_socket).release)
->>>>>>> 34be553e5f2e06b0f8e59b8c95e124a16e975977
         except (RuntimeError, Unusable) as error:
             self.vpp = None
             self.no_vpp = last_line(str(error))

@@ -12,7 +12,6 @@ cdef class Poller:
     cdef int64_t retry_at_ns    # when to ask a lost stack again; 0: none is lost
     cdef readonly uint64_t n_turns, n_sleeps
 
-    cpdef bint has_work(self)
     cdef int _ask(self, int how) except -1
     cdef bint _busy_poll(self, int64_t until_ns) except -1
     cdef int _wait_kernel(self, int timeout_ms) except -2
