@@ -171,7 +171,8 @@ def test_two_workers_are_isolated(table: Stack, worker: Worker) -> None:
         other.accepted(listener)
     finally:
         other.close()
-    assert table.ops.worker_fd(other.index) < 0
+    if table.name != "vpp":  # its workers go back to a pool
+        assert table.ops.worker_fd(other.index) < 0
     assert table.ops.worker_fd(worker.index) == worker.fd
 
 

@@ -8,7 +8,6 @@ import random
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +177,7 @@ def test_our_client_speaks_with_openssl_s_server(stack: Site, certificates: Cert
         with stack.popen(command, stdin=-3, stdout=subprocess.PIPE, stderr=-2) as s_server:
             try:
                 assert s_server.stdout is not None
-                await in_thread(lambda: [line for line in iter(s_server.stdout.readline, b"ACCEPT\n")])
+                await in_thread(lambda: list(iter(s_server.stdout.readline, b"ACCEPT\n")))
                 reader, writer = await asyncio.open_connection(stack.peer_address, port, ssl=certificates.client())
                 writer.write(b"GET / HTTP/1.0\r\n\r\n")
                 assert b"TLSv1.3" in await reader.read()
