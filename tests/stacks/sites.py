@@ -1,7 +1,7 @@
 """Where a test's loop serves and where its peers are: one `Site` per stack.
 
-The loop under test is vppaio's. Its peers are the kernel's: plain blocking sockets, used from threads, and programs such as
-curl. On the host stack both live on the loopback interface, with VPP they face each other over a veth pair.
+The loop under test is vppaio's. Its peers are the kernel's: plain blocking sockets, used from threads, and programs
+such as curl. On the host stack both live on the loopback interface, with VPP they face each other over a veth pair.
 """
 
 from __future__ import annotations
@@ -220,11 +220,11 @@ class KernelServer:
 # ---- small helpers ---------------------------------------------------------------------------------------------------
 
 
-async def eventually(condition: Callable[[], T], what: str = "", timeout: float = PATIENCE) -> T:
+async def eventually(condition: Callable[[], T], what: str = "", limit: float = PATIENCE) -> T:
     """Wait until `condition` holds; the loop runs meanwhile."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + limit
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what or condition} not within {timeout} s"
+        assert time.monotonic() < deadline, f"{what or condition} not within {limit} s"
         await asyncio.sleep(0.005)
     return value
 

@@ -266,7 +266,9 @@ def test_port_in_use(stack: Site) -> None:
 def test_address_that_is_not_the_stacks_own(stack: Site) -> None:
     async def main() -> None:
         with pytest.raises(OSError, match=stack.foreign_address) as caught:
-            await asyncio.get_running_loop().create_datagram_endpoint(Endpoint, local_addr=(stack.foreign_address, 4000))
+            await asyncio.get_running_loop().create_datagram_endpoint(
+                Endpoint, local_addr=(stack.foreign_address, 4000)
+            )
         assert caught.value.errno == errno.EADDRNOTAVAIL
 
     stack.run(main)
