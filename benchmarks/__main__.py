@@ -29,6 +29,13 @@ def parser() -> argparse.ArgumentParser:
     chosen.add_argument("--connections", action="append", default=[], metavar="N")
     parser.add_argument("--rounds", type=int, help="turns of every candidate (3; with --quick 2)")
     parser.add_argument("--seconds", type=float, help="measured interval of a round (1; with --quick 0.5)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0,
+        metavar="S",
+        help="repeat a round for up to S seconds while other processes disturb it (0)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write meta data and rows")
     parser.add_argument("--report", metavar="FOLDER", help="write index.html and its charts")
     parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing, use an earlier run's --json")
@@ -88,11 +95,12 @@ def measure(
     rows = []
     with Progress(total) as progress:
         progress.step("starting VPP" if with_vpp else "starting")
-        with Bench(seconds=seconds, warmup=seconds * 0.4, with_vpp=with_vpp) as bench:
+        with Bench(seconds=seconds, warmup=seconds * 0.4, with_vpp=with_vpp, patience=o.patience) as bench:
             meta = results.meta(
                 chosen,
                 rounds=rounds,
                 seconds=seconds,
+                patience=o.patience,
                 pinned={"server": bench.server_cpu, "load and VPP": bench.load_cpu},
                 vpp=bench.release or bench.no_vpp,
                 vcl_conf=bench.server_conf_text,

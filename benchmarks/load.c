@@ -8,7 +8,8 @@
  *
  * An operation is a message and its echo; a request and its response (http-close: and the connection they need); or
  * connect, one echo and close. The processor time of server and VPP is read here, at the very beginning and end of the
- * measured interval, so what they spend on starting, connecting and warming up does not count. Result: JSON on stdout.
+ * measured interval, so what they spend on starting, connecting and warming up does not count. Result: JSON on stdout;
+ * "others" is how many processors everybody else kept busy meanwhile.
  */
 #include "stack.h"
 
@@ -81,7 +82,7 @@ static enum { CONNECTING_ALL, WARMING_UP, MEASURING, DONE } phase;
 static histogram latencies;
 static struct
 {
-  uint64_t clock, server, vpp, self;
+  uint64_t clock, server, vpp, self, busy;
 } from, to;
 
 /* ---- Phases ----------------------------------------------------------------------------------------------------- */
@@ -95,6 +96,20 @@ cpu_ns (int pid)
   return clock_ns (clock);
 }
 
+/* Processor time of the whole machine that was not idle, hypervisor's included; in steps of 10 ms. */
+static uint64_t
+busy_ns (void)
+{
+  unsigned long long user, nice, system, idle, io, irq, softirq, steal;
+  FILE *stat = fopen ("/proc/stat", "r");
+  int n = stat ? fscanf (stat, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &io, &irq,
+			 &softirq, &steal) :
+		 0;
+  if (stat)
+    fclose (stat);
+  return n == 8 ? (user + nice + system + irq + softirq + steal) * (1000000000ull / sysconf (_SC_CLK_TCK)) : 0;
+}
+
 static void
 next_phase (uint64_t now)
 {
@@ -103,6 +118,7 @@ next_phase (uint64_t now)
       phase = MEASURING;
       errors = 0;
       memset (&latencies, 0, sizeof (latencies));
+      from.busy = busy_ns ();
       from.server = cpu_ns (o.server_pid);
       from.vpp = cpu_ns (o.vpp_pid);
       from.self = clock_ns (CLOCK_PROCESS_CPUTIME_ID);
@@ -116,6 +132,7 @@ next_phase (uint64_t now)
       to.server = cpu_ns (o.server_pid);
       to.vpp = cpu_ns (o.vpp_pid);
       to.self = clock_ns (CLOCK_PROCESS_CPUTIME_ID);
+      to.busy = busy_ns ();
     }
 }
 
@@ -444,10 +461,12 @@ static void
 report (void)
 {
   double seconds = (double) (to.clock - from.clock) / 1e9;
+  double ours = (double) (to.server - from.server + to.vpp - from.vpp + to.self - from.self);
+  double others = ((double) (to.busy - from.busy) - ours) / 1e9 / seconds;
   printf ("{\"operations\": %lu, \"seconds\": %.6f, \"rate\": %.3f, \"server_cpu_s\": %.9f, \"vpp_cpu_s\": %.9f, "
-	  "\"client_cpu_s\": %.9f, \"p50_us\": %.3f, \"p99_us\": %.3f, \"p999_us\": %.3f, \"errors\": %lu}\n",
+	  "\"client_cpu_s\": %.9f, \"others\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f, \"p999_us\": %.3f, \"errors\": %lu}\n",
 	  latencies.count, seconds, (double) latencies.count / seconds, (double) (to.server - from.server) / 1e9,
-	  (double) (to.vpp - from.vpp) / 1e9, (double) (to.self - from.self) / 1e9, histogram_us (&latencies, 0.5),
+	  (double) (to.vpp - from.vpp) / 1e9, (double) (to.self - from.self) / 1e9, others > 0 ? others : 0, histogram_us (&latencies, 0.5),
 	  histogram_us (&latencies, 0.99), histogram_us (&latencies, 0.999), errors);
   fflush (stdout);
 }

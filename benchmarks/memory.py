@@ -1,8 +1,8 @@
 """idle-memory: what a connection costs that nobody uses, both ends together.
 
-Two processes of the same loop, a server and a client, before and after `connections` connections. Counted is the
-proportional set size (Pss), which divides memory shared with others, such as VPP's FIFOs, among those who have touched
-it. What the kernel keeps for its sockets, and VPP for its sessions, is in neither.
+Two processes of the same loop, a server and a client, before and after `connections` connections. Counted is what is
+the processes' own (private pages). What a stack keeps for a connection is in nobody's figure: neither the kernel's
+sockets nor VPP's sessions and FIFOs, which are memory shared with VPP.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ SETTLE_S: Final = 0.3
 WARM_UP: Final = 10  # connections made before the first look: imports, first buffers, first segments
 
 
-def pss_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
+def own_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def measure(bench: Bench, case: Case, candidate: Candidate) -> Measurement:
@@ -48,11 +46,11 @@ def measure(bench: Bench, case: Case, candidate: Candidate) -> Measurement:
     command = [*command, "--connections", str(case.connections), "--warm-up", str(WARM_UP), *(["--tls"] if tls else [])]
     client = Server(command, environment, bench.folder / f"{candidate.name}-client.log", "started")
     try:
-        before = pss_kib(server.process.pid) + pss_kib(client.process.pid)
+        before = own_kib(server.process.pid) + own_kib(client.process.pid)
         client.say("go")
         client.wait_for("ready")
         time.sleep(SETTLE_S)
-        after = pss_kib(server.process.pid) + pss_kib(client.process.pid)
+        after = own_kib(server.process.pid) + own_kib(client.process.pid)
     finally:
         client.stop()
     return {"operations": case.connections, "rate": (after - before) / case.connections, "errors": 0}

@@ -27,6 +27,7 @@ from benchmarks.results import Measurement, Row, row_of
 
 START_LIMIT_S: Final = 20.0
 CONNECT_LIMIT_S: Final = 20.0
+DISTURBED: Final = 0.06  # processors; the kernel's own housekeeping stays below
 
 
 class Failed(Exception):
@@ -103,9 +104,11 @@ class Bench:
         seconds: measured interval of each round.
         warmup: before it, not measured.
         with_vpp: start a VPP; without one, candidates on VPP are rows that say why.
+        patience: seconds to repeat a round in which other processes kept a processor busy.
     """
 
-    def __init__(self, *, seconds: float, warmup: float, with_vpp: bool) -> None:
+    def __init__(self, *, seconds: float, warmup: float, with_vpp: bool, patience: float = 0) -> None:
+        self.patience = patience
         self.seconds = seconds
         self.warmup = warmup
         cpus = sorted(os.sched_getaffinity(0))
@@ -137,7 +140,7 @@ class Bench:
     def _start_vpp(self, stack: contextlib.ExitStack) -> None:
         from tests.vppinstance import VppInstance
         from vppaio.config import Config
-        from vppaio.vcl import application, vclconf
+        from vppaio.vcl import application, probe, vclconf
         from vppaio.vcl.errors import Unusable
 
         if reason := VppInstance.unavailable():
@@ -146,7 +149,7 @@ class Bench:
         try:
             self.vpp = stack.enter_context(VppInstance(main_core=self.load_cpu))
             config = Config(stack="vpp", app_socket=self.vpp.app_socket)
-            found, _ = application.find_library(config, self.vpp.app_socket)
+            found = application.load_library(probe.app_socket(self.vpp.app_socket).release)
         except (RuntimeError, Unusable) as error:
             self.vpp = None
             self.no_vpp = last_line(str(error))
@@ -218,12 +221,20 @@ class Bench:
     # ---- one measurement ---------------------------------------------------------------------------------------
 
     def measure(self, case: Case, candidate: Candidate) -> Measurement:
-        """One round of one row.
+        """One round of one row: the first one that nobody disturbed, or, out of patience, the least disturbed.
 
         Raises:
             Unavailable, Failed
         """
         self.require(candidate)
+        limit = time.monotonic() + self.patience
+        best = self._measure(case, candidate)
+        while best.get("others", 0) > DISTURBED and time.monotonic() < limit:
+            time.sleep(0.2)
+            best = min(best, self._measure(case, candidate), key=lambda m: m["others"])
+        return best
+
+    def _measure(self, case: Case, candidate: Candidate) -> Measurement:
         if case.workload in SCHEDULING:
             return self._scheduling(case, candidate)
         if case.workload == "idle-memory":

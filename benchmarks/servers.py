@@ -90,9 +90,11 @@ async def echo_udp(o: argparse.Namespace) -> None:
 async def echo_sock(o: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     if o.loop == "vppaio-vpp":
-        from vppaio.loop.sockets import listening_socket  # VPP's sockets are not the kernel's
+        import vppaio
 
-        listener = listening_socket(loop, o.address, o.port)
+        listener = vppaio.socket()  # VPP's sockets are not the kernel's
+        listener.bind((o.address, o.port))
+        listener.listen(1024)
     else:
         listener = socket.create_server((o.address, o.port), backlog=1024)
         listener.setblocking(False)

@@ -1,7 +1,7 @@
 """python -m tests.conformance [--stack host] [--list] [PATTERN ...]: CPython's asyncio tests on our loop.
 
-A PATTERN is a module (test_events) or a shell pattern over module.Class.test. Ends with status 1 if a test fails that stock
-asyncio passes.
+A PATTERN is a module (test_events) or a shell pattern over module.Class.test. Ends with status 1 if a test fails that
+stock asyncio passes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run CPython's own asyncio tests in this process, with another loop behind asyncio's names.
 
-`python -m tests.conformance.child MODULE STACK REPORT_FD [--list] < ids` runs the tests of `test.test_asyncio.MODULE` whose ids
-come on standard input, and writes one JSON object per line to REPORT_FD: when a test starts, and how it ended.
-The parent, runner.py, takes care of time limits and of processes that die.
+`python -m tests.conformance.child MODULE STACK REPORT_FD [--list] < ids` runs the tests of `test.test_asyncio.MODULE`
+whose ids come on standard input, and writes one JSON object per line to REPORT_FD: when a test starts, and how it
+ended. The parent, runner.py, takes care of time limits and of processes that die.
 
 STACK is "asyncio" for the stock loop; see stacks.py for the others.
 """

@@ -1,7 +1,7 @@
 """Run CPython's asyncio tests on a loop of ours, and what does not pass there on stock asyncio too.
 
-Every module has processes of its own (child.py). A test that hangs or kills its process costs that test: the next process
-goes on behind it. A test counts as executed if it made at least one loop under test.
+Every module has processes of its own (child.py). A test that hangs or kills its process costs that test: the next
+process goes on behind it. A test counts as executed if it made at least one loop under test.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from tests.conformance.exclusions import Rule, excluded
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LIMIT_S: Final = 60.0  # for one test; the slowest takes 10 on an idle machine
 
-# All that run on a real loop somewhere. test_selector_events, test_proactor_events, test_futures and the like mock theirs.
+# All that run on a real loop somewhere. test_selector_events, test_proactor_events, test_futures and the like mock
+# theirs.
 MODULES: Final = (
     "test_base_events",
     "test_buffered_proto",
@@ -141,14 +142,13 @@ def run(module: str, stack: str, ids: Iterable[str]) -> dict[str, Result]:
                 test = news.pop("end")
                 results[test] = Result(**news)
         if current is not None:
-            results[current] = Result("hung" if child.hung else "died", child.output(), loops=1)
+            results[current] = Result("hung" if child.hung else "died", child.output, loops=1)
         elif child.returncode != 0:
-            results[f"{module}: the process"] = Result("died", child.output())
+            results[f"{module}: the process"] = Result("died", child.output)
             break
-        else:
-            break  # what is left was not found, or its class was skipped or failed as a whole
-    for test in left:
-        results.setdefault(test, Result("skipped", "class or module"))
+        else:  # what is left belongs to a class that was skipped or failed as a whole
+            results |= dict.fromkeys(left, Result("skipped", "with its class"))
+            break
     return results
 
 
@@ -159,30 +159,30 @@ class _Child:
         self._arguments = [module, stack]
         self._ids = " ".join(ids)
         self._options = ["--list"] if list_only else []
-        self._log = tempfile.TemporaryFile()
         self.hung = False
         self.returncode = 0
-
-    def output(self) -> str:
-        """The end of what it wrote; for a hung test with the stacks of all threads."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")[-4000:]
+        self.output = ""
+        """The end of what it wrote; for a hung test with the stacks of all threads. Known when `news` is exhausted."""
 
     def news(self) -> Iterator[dict[str, Any]]:
         """What it reports, until it ends or is ended because a test takes too long."""
         reader, writer = os.pipe()
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as cleanup:
+        with (
+            tempfile.TemporaryDirectory() as folder,  # tests leave files in the current folder
+            tempfile.TemporaryFile() as log,
+            contextlib.ExitStack() as cleanup,
+        ):
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.conformance.child", *self._arguments, str(writer), *self._options],
                 stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=self._log,
+                stdout=log,
+                stderr=log,
                 pass_fds=[writer],
-                cwd=folder,  # tests leave files in the current folder
+                cwd=folder,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 start_new_session=True,  # with whatever it starts
             )
-            cleanup.callback(self._end, process)
+            cleanup.callback(self._end, process, log)
             os.close(writer)
             assert process.stdin is not None
             process.stdin.write(self._ids.encode())
@@ -207,7 +207,9 @@ class _Child:
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.5)
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         self.returncode = process.wait()
+        log.seek(0)
+        self.output = log.read().decode(errors="replace")[-4000:]

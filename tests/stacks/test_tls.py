@@ -197,7 +197,7 @@ def test_certificate_that_is_not_trusted_is_a_verification_error(
 
     async def main() -> None:
         with stack.serve(kernel_tls_echo(certificates.server())) as server:
-            with pytest.raises(ssl.SSLError, match="(?i)certificate verify failed") as caught:
+            with pytest.raises(ssl.SSLError, match=r"(?i)certificate verify failed") as caught:
                 await asyncio.open_connection(*server.address, ssl=context)
             assert library == "pyopenssl" or isinstance(caught.value, ssl.SSLCertVerificationError)
 

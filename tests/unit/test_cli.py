@@ -193,6 +193,8 @@ def test_missing_import_is_the_programs_own(script):
         "loop = asyncio.new_event_loop(); print(kind(loop)); loop.close()",
         "loop = asyncio.get_event_loop_policy().new_event_loop(); print(kind(loop)); loop.close()",
         pytest.param(
+            # deprecated since 3.12
+            "import warnings; warnings.simplefilter('ignore')\n"
             "loop = asyncio.get_event_loop(); print(kind(loop)); loop.close()",
             marks=pytest.mark.skipif(sys.version_info >= (3, 14), reason="3.14 makes no loop there"),
         ),

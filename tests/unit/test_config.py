@@ -30,6 +30,7 @@ def test_defaults():
         "segment_size": 256 << 20,
         "event_queue_size": 16384,
         "busy_poll_us": 0,
+        "adopt_sockets": True,
     }
 
 
@@ -54,6 +55,7 @@ def test_is_frozen_comparable_and_hashable():
         ("segment_size", "1g", 1 << 30),
         ("event_queue_size", "4096", 4096),
         ("busy_poll_us", "50", 50),
+        ("adopt_sockets", "no", False),
     ],
 )
 def test_every_field_has_a_variable(monkeypatch, name, text, value):
@@ -121,6 +123,7 @@ def test_relative_paths_become_absolute(monkeypatch, tmp_path):
         ("busy_poll_us", -1, "0 to 1000000"),
         ("busy_poll_us", 1.5, "whole number"),
         ("busy_poll_us", True, "whole number"),
+        ("adopt_sockets", "no", "True or False"),
         ("routes", "10.0.0.0/8", "NETWORK=STACK"),
         ("routes", "10.0.0.0/8=kernel", "host or vpp"),
         ("routes", "10.1.0.0/8=host", "host bits set"),
@@ -139,7 +142,14 @@ def test_bad_value_names_field_value_and_what_is_allowed(name, value, allowed):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("stack", "x"), ("rx_fifo_size", "64Q"), ("segment_size", "K"), ("busy_poll_us", "fast")]
+    ("name", "text"),
+    [
+        ("stack", "x"),
+        ("rx_fifo_size", "64Q"),
+        ("segment_size", "K"),
+        ("busy_poll_us", "fast"),
+        ("adopt_sockets", "maybe"),
+    ],
 )
 def test_bad_variable_is_named(monkeypatch, name, text):
     monkeypatch.setenv(variable(name), text)

@@ -77,7 +77,7 @@ async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
     if made is not None:
         await connect.sock_connect(loop, made, address)
         return
-    if isinstance(sock, socket.socket) and sock.family in _INET and loop._config.adopt_sockets:
+    if isinstance(sock, socket.socket) and sock.family in _INET and "vpp" in loop.stacks:
         info = (await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop))[0]
         address = info[4]
         if adopts(loop, sock, address[0]):

@@ -33,7 +33,7 @@ from vppaio.vcl.errors import check
 cdef enum:
     MAX_EVENTS = 1024  # VCL handles what does not fit on a path that can crash (vcl-facts 4.6), so leave room
     BUFFER_SIZE = 256 * 1024  # asyncio's read size
-    CLOCK_EVERY = 8  # sessions between two looks at the clock
+    CLOCK_EVERY = 8  # sessions between two looks at the clock; a power of two
 
 # Never starts again: a worker is used by one loop after the other, and no tag may mean two sessions.
 cdef uint32_t generations = 0
@@ -127,7 +127,7 @@ cdef class Session:
         self.closed = True
         self.handler = None
         self.pending = 0
-        cdef uint32_t slot = <uint32_t> (self.tag & 0xFFFFFFFF)
+        cdef uint32_t slot = <uint32_t> self.tag
         worker.slots[slot] = None
         worker.free_slots.append(slot)
         worker.n_closed += 1
@@ -358,7 +358,10 @@ cdef class Worker:
         return self.n_events - self.next_event
 
     cdef int dispatch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1:
-        """Hand the batch to the handlers until it is empty or the time is up; what is left waits for the next turn."""
+        """Hand the batch to the handlers until it is empty or the time is up; what is left waits for the next turn.
+
+        Handlers report their own exceptions; only SystemExit and KeyboardInterrupt come through.
+        """
         cdef list repeats
         cdef Session session
         cdef SessionHandler handler
@@ -371,27 +374,32 @@ cdef class Worker:
         if self.repeats:
             repeats = self.repeats
             self.repeats = []
-            for i in range(len(repeats)):
-                session = <Session> repeats[i]
-                pending = session.pending
-                session.pending = 0
-                if session.handler is not None and pending:
-                    if slow_ns:
-                        started = monotonic_ns()
-                    handler = session.handler
-                    handler.on_events(pending)
-                    if slow_ns and monotonic_ns() - started >= slow_ns:
-                        report_slow(handler, (monotonic_ns() - started) * 1e-9)
-                n += 1
-                if n % CLOCK_EVERY == 0 and monotonic_ns() > deadline_ns and i + 1 < len(repeats):
-                    self.n_budget_hits += 1
-                    self.repeats = repeats[i + 1:] + self.repeats
-                    return 0
+            i = 0
+            try:
+                while i < len(repeats):
+                    session = <Session> repeats[i]
+                    i += 1
+                    pending = session.pending
+                    session.pending = 0
+                    if session.handler is not None and pending:
+                        if slow_ns:
+                            started = monotonic_ns()
+                        handler = session.handler
+                        handler.on_events(pending)
+                        if slow_ns and monotonic_ns() - started >= slow_ns:
+                            report_slow(handler, (monotonic_ns() - started) * 1e-9)
+                    n += 1
+                    if n & (CLOCK_EVERY - 1) == 0 and i < len(repeats) and monotonic_ns() > deadline_ns:
+                        self.n_budget_hits += 1
+                        return 0
+            finally:  # also when a handler lets KeyboardInterrupt through
+                if i < len(repeats):
+                    self.repeats = repeats[i:] + self.repeats
         while self.next_event < self.n_events:
             event = &self.events[self.next_event]
             self.next_event += 1
             tag = event.data.u64
-            session = <Session> self.slots[<uint32_t> (tag & 0xFFFFFFFF)]
+            session = <Session> self.slots[<uint32_t> tag]  # not `tag & 0xFFFFFFFF`, which Cython makes a Python int
             if session is None or session.tag != tag:
                 self.n_stale += 1
                 continue
@@ -404,7 +412,7 @@ cdef class Worker:
                 if slow_ns and monotonic_ns() - started >= slow_ns:
                     report_slow(handler, (monotonic_ns() - started) * 1e-9)
             n += 1
-            if n % CLOCK_EVERY == 0 and self.next_event < self.n_events and monotonic_ns() > deadline_ns:
+            if n & (CLOCK_EVERY - 1) == 0 and self.next_event < self.n_events and monotonic_ns() > deadline_ns:
                 self.n_budget_hits += 1
                 return 0
         return 0

@@ -2,6 +2,26 @@ from libc.stdint cimport uint32_t
 
 from vppaio.reactor.worker cimport Session, SessionHandler
 
+cdef extern from "Python.h":
+    ctypedef struct PyObject
+    PyObject *PyObject_CallOneArg(object function, object argument)
+    void Py_DECREF(PyObject *)
+
+
+cdef inline bint call(object function, object argument) noexcept:
+    """False, with the exception set, if the function raised. A try block costs more than the call it guards, so only
+    what failed pays for one: see `raise_it`."""
+    cdef PyObject *result = PyObject_CallOneArg(function, argument)
+    if result == NULL:
+        return False
+    Py_DECREF(result)
+    return True
+
+
+cdef inline int raise_it() except -1:
+    """Raise the exception that `call` left."""
+    return -1
+
 
 cdef class SessionTransport(SessionHandler):
     cdef Session session

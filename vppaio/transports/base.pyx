@@ -81,6 +81,11 @@ cdef class SessionTransport(SessionHandler):
         PyContext_Enter(context)
         try:
             self.handle(events)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            # What asyncio's Handle does for a callback that fails, such as connection_lost().
+            self._report(f"Exception in callback of {self!r}", exc)
         finally:
             PyContext_Exit(context)
         return 0

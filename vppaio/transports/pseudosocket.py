@@ -8,6 +8,7 @@ Made by loop.serve and loop.connect, and by a transport that is asked for its so
 """
 
 import errno
+import os
 import random
 import socket
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class SessionSocket:
         self._any_port = False
         self._options: dict[tuple[int, int], int] = {}
         self._io: SocketIO | None = None
+        self._poll_fd = -1
+        self._readable = False
         # A kernel socket that this one stands in for (loop.sockets); closed with it.
         self.kernel_socket: socket.socket | None = None
 
@@ -75,7 +78,30 @@ class SessionSocket:
         return self._session
 
     def fileno(self) -> int:
-        return self._session.fileno() if self._session is not None else -1
+        """A descriptor: the kernel's, or on VPP one that is only good for polling, made when it is first asked for.
+
+        It is readable once the peer has closed, or while data waits because reading is paused: what connection pools
+        look for before they use an idle connection again (httpcore). -1 after close.
+        """
+        if self._session is None or self._session.closed:
+            return -1
+        fd = self._session.fileno()
+        if fd >= 0:
+            return fd
+        if self._poll_fd < 0:
+            self._poll_fd = os.eventfd(int(self._readable), os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return self._poll_fd
+
+    def set_readable(self, readable: bool) -> None:
+        """What polling `fileno` is to say; the transport tells."""
+        if readable == self._readable:
+            return
+        self._readable = readable
+        if self._poll_fd >= 0:
+            if readable:
+                os.eventfd_write(self._poll_fd, 1)
+            else:
+                os.eventfd_read(self._poll_fd)
 
     def bind(self, address: tuple[Any, ...]) -> None:
         """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there."""
@@ -228,21 +254,23 @@ class SessionSocket:
     def detach(self) -> int:
         """Forget the session, which its transport goes on to own."""
         self._session = None
-        self._io = None
-        self._close_kernel_socket()
+        self._close_descriptors()
         return -1
 
     def close(self) -> None:
         session, self._session = self._session, None
-        self._io = None
         if session is not None:
             session.discard()
-        self._close_kernel_socket()
+        self._close_descriptors()
 
-    def _close_kernel_socket(self) -> None:
+    def _close_descriptors(self) -> None:
+        self._io = None
         sock, self.kernel_socket = self.kernel_socket, None
         if sock is not None:
             sock.close()
+        fd, self._poll_fd = self._poll_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:

@@ -8,10 +8,14 @@ cdef class StreamTransport(SessionTransport):
     cdef Py_ssize_t head_offset # bytes of backlog[0] already sent
     cdef list inbox             # received while paused, where the FIFO would not keep it (VCL_TRAP_FIN_EXPIRES)
     cdef object empty_waiter    # sendfile waits for an empty backlog
+    cdef object pseudo          # the SessionSocket that was handed out, on a stack without descriptors
+    cdef object get_buffer      # of a BufferedProtocol
+    cdef object on_data         # its buffer_updated, or data_received
     cdef bint buffered          # protocol is a BufferedProtocol
     cdef bint eof_written
     cdef bint eof_received
-    cdef bint drained_to_eof    # inbox has the last bytes there will be
+    cdef bint end_seen          # a read found the end, but it is news for later
+    cdef int end_result         # 0: EOF, else the error
     cdef bint hang_up           # the peer has closed or reset
     cdef bint until_blocked     # a short read proves nothing: read until WOULD_BLOCK or the end
 
@@ -19,6 +23,8 @@ cdef class StreamTransport(SessionTransport):
     cdef int drop_backlog(self) except -1
     cdef int _read_ready(self) except -1
     cdef int _deliver(self, object data) except -1
+    cdef int _protocol_failed(self, str method) except -1
+    cdef int _buffer_updated(self, int n) except -1
     cdef int _read_buffered(self, size_t *room) except? -1
     cdef int _drain_to_inbox(self) except -1
     cdef int _read_eof(self) except -1

@@ -29,7 +29,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 from vppaio.reactor.worker cimport Session
-from vppaio.transports.base cimport SessionTransport
+from vppaio.transports.base cimport SessionTransport, call, raise_it
 from vppaio.vcl.ops cimport (
     EPOLLERR,
     EPOLLHUP,
@@ -40,6 +40,7 @@ from vppaio.vcl.ops cimport (
     iovec,
 )
 
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl.errors import os_error
 
 cdef enum:
@@ -83,6 +84,8 @@ cdef class StreamTransport(SessionTransport):
     cdef int handle(self, uint32_t events) except -1:
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.hang_up = self.until_blocked = True
+        if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
+            self.pseudo.set_readable(True)
         if events & EPOLLOUT and self.backlog_size:
             self._write_ready()
         if not self.started:
@@ -102,12 +105,12 @@ cdef class StreamTransport(SessionTransport):
         cdef size_t room
         if self.inbox is not None:
             self._empty_inbox()
-        if self.drained_to_eof and self.inbox is None and not self.paused and not self.closing:
-            # Not read again: the CLOSE_WAIT timer may have made "not connected" of the end meanwhile.
-            return 0 if self.eof_received else self._read_eof()
+            rounds = 1
         while not self.paused and not self.closing and not self.eof_received:
             session = self.session
-            if self.buffered:
+            if self.end_seen:
+                n = self.end_result
+            elif self.buffered:
                 n = self._read_buffered(&room)
                 if self.closing:
                     return 0
@@ -128,11 +131,17 @@ cdef class StreamTransport(SessionTransport):
                     if self.session is not None:
                         self.session.again(EPOLLIN)
                     return 0
-            elif n == 0:
-                return self._read_eof()
             elif n == -EAGAIN:
                 self.until_blocked = False
                 return 0
+            elif rounds:
+                # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.
+                self.end_seen = True
+                self.end_result = n
+                session.again(EPOLLIN)
+                return 0
+            elif n == 0:
+                return self._read_eof()
             else:
                 self._fatal_error(os_error(-ECONNRESET if n == -ENOTCONN else n, "recv"),
                                   "Fatal read error on socket transport")
@@ -140,12 +149,18 @@ cdef class StreamTransport(SessionTransport):
         return 0
 
     cdef int _deliver(self, object data) except -1:
+        if not call(self.on_data, data):
+            self._protocol_failed("data_received")
+        return 0
+
+    cdef int _protocol_failed(self, str method) except -1:
+        """End the connection for the exception that is set."""
         try:
-            self.protocol.data_received(data)
+            raise_it()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
         return 0
 
     cdef int _read_buffered(self, size_t *room) except? -1:
@@ -154,7 +169,7 @@ cdef class StreamTransport(SessionTransport):
         cdef int n
         room[0] = 0
         try:
-            buffer = self.protocol.get_buffer(-1)
+            buffer = self.get_buffer(-1)
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -171,19 +186,18 @@ cdef class StreamTransport(SessionTransport):
         PyBuffer_Release(&view)
         return n
 
-    def _buffer_updated(self, int n):
-        try:
-            self.protocol.buffer_updated(n)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+    cdef int _buffer_updated(self, int n) except -1:
+        if not call(self.on_data, n):
+            self._protocol_failed("buffer_updated")
+        return 0
 
     cdef int _drain_to_inbox(self) except -1:
         """The peer has closed while reading is paused, and VPP will drop what we leave in the FIFO in 2 s (CLOSE_WAIT):
         keep it here. The FIFO's size bounds it."""
         cdef Session session = self.session
         cdef int n = 1
+        if self.end_seen:
+            return 0
         while n > 0:
             n = session.ops.session_read(session.handle, session.worker.buffer, session.worker.buffer_size)
             if n > 0:
@@ -191,29 +205,31 @@ cdef class StreamTransport(SessionTransport):
                 if self.inbox is None:
                     self.inbox = []
                 self.inbox.append(PyBytes_FromStringAndSize(session.worker.buffer, n))
-        if n == 0:
-            self.drained_to_eof = True
+        if n != -EAGAIN:
+            # Not to be read again: the CLOSE_WAIT timer may make "not connected" of the end meanwhile.
+            self.end_seen = True
+            self.end_result = n
         return 0
 
     def _empty_inbox(self):
         """Deliver what `_drain_to_inbox` kept."""
         while self.inbox and not self.paused and not self.closing:
             data = self.inbox.pop(0)
-            if self.buffered:
-                self._feed_buffered(data)
-            else:
+            if not self.buffered:
                 self._deliver(data)
+            elif rest := self._feed_buffered(data):
+                self.inbox.insert(0, rest)
         if not self.inbox:
             self.inbox = None
 
     def _feed_buffered(self, data):
-        """Give `data` to a BufferedProtocol in pieces that fit its buffers."""
-        offset = 0
-        while offset < len(data) and not self.closing:
+        """Give `data` to a BufferedProtocol in pieces that fit its buffers; returns what a pause leaves over."""
+        cdef Py_ssize_t n = 0
+        while data and not self.paused and not self.closing:
             try:
                 with memoryview(self.protocol.get_buffer(-1)) as view:
-                    n = min(len(view), len(data) - offset)
-                    view[:n] = data[offset:offset + n]
+                    n = min(len(view), len(data))
+                    view[:n] = data[:n]
                 if not n:
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 self.protocol.buffer_updated(n)
@@ -221,7 +237,9 @@ cdef class StreamTransport(SessionTransport):
                 raise
             except BaseException as exc:
                 self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-            offset += n
+                return b""
+            data = data[n:]
+        return data
 
     cdef int _read_eof(self) except -1:
         if self.inbox is not None:
@@ -418,6 +436,18 @@ cdef class StreamTransport(SessionTransport):
         if self.paused and self.hang_up and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES and not self.session.closed:
             self._drain_to_inbox()
 
+    def resume_reading(self):
+        SessionTransport.resume_reading(self)
+        if self.pseudo is not None and not self.hang_up:
+            self.pseudo.set_readable(False)
+
+    def _socket(self):
+        sock = SessionTransport._socket(self)
+        if self.pseudo is None and isinstance(sock, SessionSocket):
+            self.pseudo = sock
+            sock.set_readable(self.hang_up)
+        return sock
+
     # What loop.sendfile asks of a transport (asyncio.base_events, loop.sockets).
 
     def kernel_socket(self):
@@ -437,9 +467,13 @@ cdef class StreamTransport(SessionTransport):
 
     def _call_connection_lost(self, exc):
         SessionTransport._call_connection_lost(self, exc)
+        self.get_buffer = self.on_data = None  # each holds the protocol
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        # Bound once and not for every message, as uvloop has it, too.
+        self.get_buffer = getattr(protocol, "get_buffer", None) if self.buffered else None
+        self.on_data = getattr(protocol, "buffer_updated" if self.buffered else "data_received", None)

@@ -96,7 +96,7 @@ def _missing(path: str) -> Unusable:
     cure = "start VPP (systemctl start vpp), or name its app socket with app_socket, or use stack=host"
     if others := running_vpps():
         cause += f"; the VPP with pid {others[0]} has its runtime directory elsewhere, or its session layer off"
-        cure = "name its app socket with app_socket, or switch its session layer on (`session { enable }`)"
+        cure = "name that VPP's app socket with app_socket, or switch its session layer on (`session { enable }`)"
     else:
         cause = f"VPP is not running, {cause}"
     return Unusable("vpp-not-running", errno.ENOENT, cause, cure)

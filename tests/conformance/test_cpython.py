@@ -1,0 +1,44 @@
+"""CPython's own asyncio tests on vppaio, one pytest test per module; see runner.py.
+
+`python -m tests.conformance` does the same with more to say.
+"""
+
+import concurrent.futures
+import os
+
+import pytest
+
+from tests.conformance import runner
+
+MODULES = runner.modules()
+LEAST = 380  # tests that have to run on a loop of ours: a runner that runs nothing passes everything
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def verdicts(request):
+    """A future for each module that was selected; they run side by side, the longest of them begin."""
+    chosen = {
+        item.callspec.params["module"]
+        for item in request.session.items
+        if "module" in getattr(item, "fixturenames", ())
+    }
+    first = [module for module in ("test_subprocess", "test_tasks", "test_events") if module in chosen]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {module: pool.submit(runner.judge, module, "host") for module in (*first, *sorted(chosen - {*first}))}
+
+
+@pytest.mark.skipif(not MODULES, reason="this Python has no test.test_asyncio")
+@pytest.mark.parametrize("module", MODULES)
+def test_passes_what_stock_asyncio_passes(module, verdicts):
+    failures = verdicts[module].result().failures
+    assert not failures, "\n".join(f"{test}: {result.outcome}\n{result.detail}" for test, result in failures.items())
+
+
+def test_enough_tests_were_executed(verdicts):
+    if set(verdicts) != set(MODULES) or not MODULES:
+        pytest.skip("only when all modules are run")
+    executed = sum(verdict.result().executed for verdict in verdicts.values())
+    print(f"{executed} of CPython's asyncio tests executed on the host stack")
+    assert executed >= LEAST

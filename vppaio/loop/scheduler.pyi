@@ -1,0 +1,4 @@
+from vppaio.reactor.poller import Poller
+
+class Scheduler:
+    _poller: Poller
