@@ -197,7 +197,7 @@ def test_certificate_that_is_not_trusted_is_a_verification_error(
 
     async def main() -> None:
         with stack.serve(kernel_tls_echo(certificates.server())) as server:
-            with pytest.raises(ssl.SSLError, match="(?i)certificate verify failed") as caught:
+            with pytest.raises(ssl.SSLError, match=r"(?i)certificate verify failed") as caught:
                 await asyncio.open_connection(*server.address, ssl=context)
             assert library == "pyopenssl" or isinstance(caught.value, ssl.SSLCertVerificationError)
 
@@ -207,7 +207,7 @@ def test_certificate_that_is_not_trusted_is_a_verification_error(
 def test_certificate_for_another_host_is_a_verification_error(stack: Site, certificates: Certificates) -> None:
     async def main() -> None:
         with stack.serve(kernel_tls_echo(certificates.server())) as server:
-            with pytest.raises(ssl.SSLCertVerificationError, match="example.com"):
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
                 await asyncio.open_connection(*server.address, ssl=certificates.client(), server_hostname="example.com")
 
     stack.run(main)
