@@ -126,11 +126,16 @@ def _install_loop() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends us at once
     if not application.is_attached():
-        signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
     application.end_by_signal(number)
-    raise SystemExit(128 + number)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise SystemExit(128 + number) from None
+    # From a callback of its own, for a task that happens to run now would take it for a failure of its own.
+    loop.call_soon_threadsafe(sys.exit, 128 + number)
 
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -146,10 +146,9 @@ def run(module: str, stack: str, ids: Iterable[str]) -> dict[str, Result]:
         elif child.returncode != 0:
             results[f"{module}: the process"] = Result("died", child.output)
             break
-        else:
-            break  # what is left was not found, or its class was skipped or failed as a whole
-    for test in left:
-        results.setdefault(test, Result("skipped", "class or module"))
+        else:  # what is left belongs to a class that was skipped or failed as a whole
+            results |= dict.fromkeys(left, Result("skipped", "with its class"))
+            break
     return results
 
 

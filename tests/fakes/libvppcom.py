@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def stub(release: str = "26.06", *defines: str) -> str:
     """Path of a stub that calls itself libvppcom of `release`; see libvppcom.c for what it does."""
     folder = Path(tempfile.mkdtemp(prefix="vppaio-stub-"))
+    atexit.register(shutil.rmtree, folder)
     path = folder / f"libvppcom.so.{release}"
     compiler = shutil.which("cc") or "gcc"
     command = [

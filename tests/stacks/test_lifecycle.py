@@ -50,13 +50,22 @@ def ask(stack: Site, port: int, text: bytes = b"hello") -> bytes:
 
 
 class Footprint:
-    """What this process holds now: descriptors, and kilobytes of memory."""
+    """What this process holds now: descriptors, and kilobytes of memory, its own and what it shares with VPP."""
 
     def __init__(self) -> None:
         gc.collect()
         self.descriptors = len(os.listdir("/proc/self/fd"))
-        with open("/proc/self/statm") as statm:
-            self.kilobytes = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+        with open("/proc/self/status") as status:
+            sizes = dict(line.split(":") for line in status)
+        self.own = int(sizes["RssAnon"].split()[0])
+        self.shared = int(sizes["RssShmem"].split()[0])
+
+    def check_same(self, *, shared: int) -> None:
+        """Compare with now; the shared memory may have grown by some kilobytes."""
+        now = Footprint()
+        assert now.descriptors == self.descriptors
+        assert now.own - self.own < 512
+        assert now.shared - self.shared < shared
 
 
 # ---- connections -----------------------------------------------------------------------------------------------------
@@ -77,9 +86,7 @@ def test_2000_connections_to_a_server_leave_nothing_behind(stack: Site) -> None:
             before = Footprint()
             await in_thread(clients, CONNECTIONS)
             await no_sessions(at_most=1)
-            after = Footprint()
-        assert after.descriptors == before.descriptors
-        assert after.kilobytes - before.kilobytes < 1024  # half a kilobyte for each would be a leak
+            before.check_same(shared=3072)
 
     stack.run(main, timeout=50)
 
@@ -115,13 +122,12 @@ def test_2000_connections_from_a_client_leave_nothing_behind(stack: Site) -> Non
             for _ in range(CONNECTIONS):
                 await client(listener.getsockname())
             await no_sessions()
-            after = Footprint()
+            # VPP keeps the FIFOs of a connection that it closed first for the 10 s of TIME_WAIT, a page each way.
+            before.check_same(shared=CONNECTIONS * 12)
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             server.join()
             listener.close()
-        assert after.descriptors == before.descriptors
-        assert after.kilobytes - before.kilobytes < 1024
 
     stack.run(main, timeout=50)
 
@@ -240,8 +246,11 @@ def test_20_loops_one_after_another(stack: Site) -> None:
     for _ in range(20):
         stack.run(lambda: _serve_once(stack))
     after = Footprint()
-    assert after.descriptors == before.descriptors
-    assert after.kilobytes - before.kilobytes < 2048
+    # VPP does not tell when the segment of a closed listener is gone (session: SEG_MANAGER_F_DETACHED_LISTENER), so VCL
+    # keeps it mapped and open: one descriptor for each listener there ever was.
+    listeners = 20 if stack.name == "vpp" else 0
+    assert after.descriptors <= before.descriptors + listeners
+    assert after.own - before.own < 512
 
 
 def test_loops_in_4_threads_at_once(stack: Site) -> None:
@@ -279,16 +288,21 @@ def test_loop_moves_to_another_thread(stack: Site) -> None:
 
 
 def test_loop_closed_with_everything_open(stack: Site) -> None:
-    """Not nice, but what a crashed program does; the next loop has nothing of it."""
+    """Not nice, but what a crashed program does. What it leaves to the garbage collector closes nobody else's files."""
     for _ in range(5):
         loop = vppaio.new_event_loop(stack.config)
-        server = loop.run_until_complete(echo_server(stack))
-        with stack.connect(port_of(server)) as peer:
+        server: Any = loop.run_until_complete(echo_server(stack))
+        with stack.connect(port_of(server)) as peer, stack.listen() as listener:
+            client: Any = loop.run_until_complete(loop.create_connection(Echo, *listener.getsockname()))[0]
+            assert client.get_extra_info("socket").family == socket.AF_INET
             peer.sendall(b"x")
             loop.run_until_complete(in_thread(peer.recv, 1))
-            with pytest.warns(ResourceWarning) if False else contextlib.nullcontext():
-                loop.close()
-        del server
+            loop.close()
+        reused = [os.open("/dev/null", os.O_RDONLY) for _ in range(10)]
+        del server, client, loop
+        gc.collect()
+        for fd in reused:
+            os.close(fd)  # EBADF if it has been closed already
     stack.run(lambda: _serve_once(stack))
 
 

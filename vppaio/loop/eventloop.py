@@ -6,11 +6,12 @@ on. This class is the table of contents: the work is in serve, connect, endpoint
 """
 
 import asyncio
+import inspect
 import socket
 from asyncio import constants
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from vppaio.config import Config
 from vppaio.loop import connect, endpoints, serve, sockets
@@ -25,6 +26,15 @@ from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport
 
 _INET = (socket.AF_INET, socket.AF_INET6)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _forwards(method: _Method) -> _Method:
+    """A method that hands its arguments on: signature and docstring are asyncio's, as the running Python has them."""
+    asyncios = getattr(SelectorLoop, method.__name__)
+    method.__signature__ = inspect.signature(asyncios)  # type: ignore[attr-defined]
+    method.__doc__ = asyncios.__doc__
+    return method
 
 
 def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
@@ -74,10 +84,12 @@ class EventLoop(Scheduler, SelectorLoop):
     # ---- the turn: loop.scheduler ------------------------------------------------------------------------------
 
     def _report_slow(self, handler: object, seconds: float) -> None:
+        """Debug mode: a protocol took long over an event of its session."""
         logger.warning("Executing %r took %.3f seconds", handler, seconds)
 
     # ---- servers -----------------------------------------------------------------------------------------------
 
+    @_forwards
     async def create_server(self, *args: Any, **kwargs: Any) -> serve.Server:
         return await serve.create_server(self, *args, **kwargs)
 
@@ -167,6 +179,7 @@ class EventLoop(Scheduler, SelectorLoop):
         )
         StreamTransport(self, session, ssl_protocol, None, extra, server)
 
+    @_forwards
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         return await connect.start_tls(self, transport, protocol, sslcontext, **options)
 
@@ -177,6 +190,7 @@ class EventLoop(Scheduler, SelectorLoop):
 
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
+    @_forwards
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:
         return await endpoints.create_datagram_endpoint(self, *args, **kwargs)
 

@@ -137,6 +137,7 @@ cdef class TimerHandle(Handle):
         return self._when
 
 
+
 cdef class Scheduler:
     """The compiled part of the event loop."""
 

@@ -21,7 +21,10 @@ sessions through its worker's descriptor, so one kernel wait covers both, with t
 
 Called by loop.eventloop through the selector; asks reactor.worker. Runs on the loop's thread.
 """
+import os
+import select
 import selectors
+import weakref
 from errno import EINTR
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -90,6 +93,15 @@ cdef class Poller:
             if not worker.lost:
                 epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
             worker.close()
+
+    def forked(self):
+        """In a forked child: have epoll sets of its own, empty ones. The parent's are shared with it, and what the child
+        closed or unregistered on its way out the parent would never hear of again."""
+        cdef Worker worker
+        for fd in [self.epfd, *(worker.fd for worker in self.workers if worker.by_fd is not None)]:
+            fresh = select.epoll()
+            os.dup2(fresh.fileno(), fd, inheritable=False)
+            fresh.close()
 
     def statistics(self):
         """Turns of the loop, sleeps in the kernel, and each stack's counters."""
@@ -219,16 +231,29 @@ cdef class Poller:
                 worker.dispatch(deadline, <int64_t> (slow_s * 1e9), report_slow)
 
 
+_selectors = weakref.WeakSet()  # those that a forked child would share with its parent
+
+
+def _after_fork_in_child():
+    for selector in _selectors:
+        selector.poller.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class Selector(selectors.EpollSelector):
     """What the loop sleeps on: asyncio's selector with a `Poller` behind `select`."""
 
     def __init__(self, busy_poll_us=0):
         super().__init__()
+        _selectors.add(self)
         self.poller = Poller(self._selector.fileno(), self._fd_to_key, busy_poll_us)
 
     def select(self, timeout=None):
         return self.poller.wait(timeout)
 
     def close(self):
+        _selectors.discard(self)
         self.poller.close()
         super().close()

@@ -63,6 +63,11 @@ cdef class SessionHandler:
         """The stack is back; called where `Worker.wait_restored` was asked for it."""
         return 0
 
+    cdef int on_closed(self) except -1:
+        """The loop was closed, and with it the session, descriptor included: forget the number, which may be another
+        file's by the time somebody closes it again."""
+        return 0
+
 
 cdef class Session:
     """One session of one worker. Data-path calls go straight to the table: `session.ops.session_read(session.handle,
@@ -299,12 +304,16 @@ cdef class Worker:
     def close(self):
         """Close every session and give the worker back. Idempotent."""
         cdef Session session
+        cdef SessionHandler handler
         if self.index < 0:
             return
         for session in self.slots:
             if session is not None:
+                handler = session.handler
                 session.connecting = False
                 session.close()
+                if handler is not None:
+                    handler.on_closed()
         self.repeats.clear()
         self.waiting.clear()
         self.n_events = self.next_event = 0

@@ -97,6 +97,12 @@ cdef class SessionTransport(SessionHandler):
         )
         return 0
 
+    cdef int on_closed(self) except -1:
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.detach()
+        return 0
+
     cdef int handle(self, uint32_t events) except -1:
         """Act on events; called in the transport's context."""
         raise NotImplementedError("handle")

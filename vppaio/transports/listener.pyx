@@ -122,6 +122,10 @@ cdef class Listener(SessionHandler):
         self._reopen()
         return 0
 
+    cdef int on_closed(self) except -1:
+        self.sock.detach()
+        return 0
+
     def _reopen(self):
         """Listen again on a fresh session; VPP's addresses may not be configured yet, so keep trying."""
         self.retry_handle = None

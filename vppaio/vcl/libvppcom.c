@@ -417,6 +417,27 @@ epoll_wait_ (uint32_t vep, struct epoll_event *events, int max_events, int timeo
   return n + rv;
 }
 
+/* Let VCL take all that VPP has sent, and keep the events for the next epoll_wait. 1 if there were any. */
+static int
+take_events (int index)
+{
+  worker_t *w = &workers[index];
+  int n, before = w->n_parked;
+
+  do
+    {
+      if (!w->has_vep || grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1024, sizeof (*w->parked)))
+	break;
+      n = vcl.epoll_wait (w->vep, w->parked + w->n_parked, 1024, VCL_WAIT_NOW);
+      if (n > 0)
+	w->n_parked += n;
+    }
+  while (n > 0);
+  if (w->has_vep && !w->was_detached && detached (index))
+    drain_parked (w->vep);
+  return w->n_parked > before;
+}
+
 /* VPP may still announce connections of a listener that was just closed. Where VCL flushes its queue itself (inside
  * listen and UDP bind) such a message makes it look up a session that is gone, and crash (vppcom.c:
  * vcl_handle_mq_event, ACCEPTED). epoll_wait survives it. So let epoll_wait take everything until VPP has
@@ -426,7 +447,7 @@ settle_closed_listeners (int index)
 {
   worker_t *w = &workers[index];
   struct timespec pause = { 0, 200 * 1000 };
-  int i, n, round;
+  int i, round;
 
   for (round = 0; w->n_closing && round < 2000; round++) /* 0.4 s; VPP needs 0.1 s at most */
     {
@@ -435,12 +456,7 @@ settle_closed_listeners (int index)
 	  w->closing[i] = w->closing[--w->n_closing];
 	else
 	  i++;
-      if (!w->n_closing || grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1024, sizeof (*w->parked)))
-	break;
-      n = vcl.epoll_wait (w->vep, w->parked + w->n_parked, 1024, VCL_WAIT_NOW);
-      if (n > 0)
-	w->n_parked += n;
-      else
+      if (w->n_closing && !take_events (index))
 	nanosleep (&pause, 0);
       if (detached (index))
 	break;
@@ -626,8 +642,9 @@ session_shutdown (uint32_t session, int how)
 }
 
 /* Connections nobody accepted are accepted and closed first (vppcom.c: vppcom_session_unbind refuses them through a
- * queue that a listener does not have). While VPP is away they cannot be, so the listener stays: 256 bytes against a
- * crash. */
+ * queue that a listener does not have), those that VCL has not heard of yet included: announced to a listener that is
+ * gone they would stay open in VPP, and their peers wait. While VPP is away they cannot be, so the listener stays: 256
+ * bytes against a crash. */
 static int
 close_listener (uint32_t session)
 {
@@ -635,6 +652,8 @@ close_listener (uint32_t session)
   vcl_endpoint peer;
   int rv;
 
+  if (!detached (HANDLE_WORKER (session)))
+    take_events (HANDLE_WORKER (session));
   while ((rv = session_accept (session, &peer)) >= 0 || rv == -ECONNABORTED)
     if (rv >= 0)
       vcl.session_close ((uint32_t) rv);

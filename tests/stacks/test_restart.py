@@ -1,0 +1,193 @@
+"""VPP is killed under a busy service, and comes back: everybody hears of it, nothing stops, nothing crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.stacks.sites import VppSite
+from tests.vppinstance import VppInstance
+
+pytestmark = pytest.mark.vpp
+
+ROUNDS = 3
+SERVED = 50
+SERVICE = """
+import asyncio, collections, json, sys, time, vppaio
+
+address, peer, port, silent = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+open_, lost, errors = set(), [], []
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+        open_.add(self)
+    def data_received(self, data):
+        self.transport.write(data)
+    def connection_lost(self, exc):
+        open_.remove(self)
+        lost.append((type(self).__name__, type(exc).__name__))
+class Client(Echo): pass
+class Datagrams(Echo, asyncio.DatagramProtocol): pass
+class Paused(Echo):
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transport.pause_reading()
+        transport.write(bytes(10 << 20))
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+
+async def tick(gaps):
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(0.02)
+        gaps.append(time.monotonic() - last)
+        last += gaps[-1]
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["message"]))
+    server = await loop.create_server(Echo, address, 4000)
+    paused = await loop.create_server(Paused, address, 4001)
+    gaps = []
+    ticking = asyncio.create_task(tick(gaps))
+    while True:
+        say(serving=True)
+        line = await loop.run_in_executor(None, sys.stdin.readline)
+        if not line:
+            break
+        for _ in range(10):
+            await loop.create_connection(Client, peer, port)
+        await loop.create_datagram_endpoint(Datagrams, remote_addr=(peer, port))
+        connecting = asyncio.create_task(loop.create_connection(Client, peer, silent))
+        await asyncio.sleep(0.05)
+        expected = len(open_)
+        gaps.clear()
+        say(ready=expected)
+        while open_:
+            await asyncio.sleep(0.01)
+        answer, = await asyncio.gather(connecting, return_exceptions=True)
+        counted = collections.Counter(" ".join(item) for item in lost)
+        say(lost=dict(counted), connecting=type(answer).__name__, longest_gap=max(gaps), errors=errors)
+        lost.clear()
+        gaps.clear()
+    server.close()
+    paused.close()
+    say(sessions=loop.statistics()["stacks"]["vpp"]["sessions"])
+vppaio.run(main())
+"""
+
+
+class Program:
+    """The service, and what it says."""
+
+    def __init__(self, site: VppSite, *arguments: str) -> None:
+        self.process = site.python("-c", SERVICE, *arguments, stdin=-1)
+        self._said: queue.Queue[str] = queue.Queue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def close(self) -> None:
+        self.process.kill()
+        self._listener.join()
+        self.process.__exit__(None, None, None)
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._said.put(line)
+        self._said.put("")
+
+    def hears(self, timeout: float = 20) -> dict[str, Any]:
+        line = self._said.get(timeout=timeout)
+        assert line, f"the service ended with status {self.process.wait()}"
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
+@pytest.fixture
+def mortal_vpp() -> Iterator[VppInstance]:
+    """A VPP of its own: that of the other tests is attached to this process, which would have to survive as well."""
+    if reason := VppInstance.unavailable():
+        pytest.skip(reason)
+    with VppInstance() as vpp:
+        yield vpp
+
+
+def echo_until_lost(peer: socket.socket) -> None:
+    with peer, contextlib.suppress(OSError):
+        while True:
+            peer.sendall(b"x" * 100)
+            if not peer.recv(100):
+                return
+
+
+def serves_again(site: VppSite, port: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), site.vpp.kernel_connect(site.address, port, timeout=1) as peer:
+            peer.sendall(b"are you back?")
+            if peer.recv(100):
+                return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.timeout(120)
+def test_service_survives_the_death_of_vpp(mortal_vpp: VppInstance) -> None:
+    vpp, site = mortal_vpp, VppSite(mortal_vpp)
+    with site.listen() as listener, site.silence() as silent:
+        port = listener.getsockname()[1]
+        service = Program(site, site.address, site.peer_address, str(port), str(silent[1]))
+        try:
+            for _ in range(ROUNDS):
+                assert "serving" in service.hears()
+                for number in (4000, 4001):
+                    assert serves_again(site, number)
+                peers = [vpp.kernel_connect(site.address, 4000) for _ in range(SERVED)]
+                idle = vpp.kernel_connect(site.address, 4001)
+                threads = [threading.Thread(target=echo_until_lost, args=(peer,), daemon=True) for peer in peers]
+                for thread in threads:
+                    thread.start()
+                service.go_on()
+                assert service.hears()["ready"] >= SERVED + 1 + 10 + 1
+                vpp.kill()
+                killed = time.monotonic()
+                news = service.hears()
+                elapsed = time.monotonic() - killed
+                for peer in peers:
+                    peer.close()
+                idle.close()
+                lost = news["lost"]
+                assert {name.split()[1] for name in lost} <= {"ConnectionResetError", "NoneType"}, lost
+                assert lost["Echo ConnectionResetError"] >= SERVED
+                assert lost["Client ConnectionResetError"] == 10
+                assert lost["Paused ConnectionResetError"] >= 1
+                assert lost["Datagrams ConnectionResetError"] == 1
+                assert news["connecting"] == "ConnectionResetError"
+                assert news["errors"] == []
+                assert elapsed < 2.0
+                assert news["longest_gap"] < 1.5  # VCL itself sleeps for 1 s when it notices (vcl-facts 9.1)
+                vpp.start()
+            assert "serving" in service.hears()
+            assert serves_again(site, 4000)
+            assert service.process.stdin is not None
+            service.process.stdin.close()
+            assert service.hears()["sessions"] <= 2  # the last kernel clients may just be leaving
+            assert service.process.wait(10) == 0
+        finally:
+            service.close()
