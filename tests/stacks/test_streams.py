@@ -67,8 +67,12 @@ class BufferedRecorder(asyncio.BufferedProtocol):
 
     def __init__(self, size: int) -> None:
         self.buffer = bytearray(size)
+        self.transport: Any = None
         self.heard = bytearray()
         self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self.buffer
@@ -103,7 +107,7 @@ class Accepted:
     async def connect(self) -> tuple[Any, socket.socket]:
         have = len(self.protocols)
         peer = await in_thread(self.stack.connect, port_of(self.server))
-        await eventually(lambda: len(self.protocols) > have, "the connection")
+        await eventually(lambda: len(self.protocols) > have and self.protocols[-1].transport, "the connection")
         return self.protocols[-1], peer
 
 
