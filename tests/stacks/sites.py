@@ -75,6 +75,9 @@ class Site:
         """A bound kernel UDP socket that the loop can reach at `peer_address`."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Return when the loop's stack has seen all that the kernel has sent."""
+
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """A program on the kernel's side."""
         raise NotImplementedError
@@ -168,6 +171,11 @@ class VppSite(Site):
 
     def datagrams(self, port: int = 0) -> socket.socket:
         return self.vpp.kernel_datagram(port=port)
+
+    def settle(self) -> None:
+        # Its one thread has turned twice when it has answered twice, and reads the wire in each turn.
+        for _ in range(2):
+            self.vpp.ctl("show session")
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         return self.vpp.popen(command, **options)

@@ -189,7 +189,7 @@ def test_closing_a_server_refuses_who_was_not_accepted(stack: Site) -> None:
             port = port_of(server)
             # Here, not in a thread: the loop does not turn, so nobody is accepted.
             peers = [stack.connect(port) for _ in range(20)]
-            time.sleep(0.1)  # noqa: ASYNC251  until VPP has seen the last handshake through, see close_listener
+            stack.settle()
             server.close()
             await server.wait_closed()
             for peer in peers:

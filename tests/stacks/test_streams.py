@@ -67,8 +67,12 @@ class BufferedRecorder(asyncio.BufferedProtocol):
 
     def __init__(self, size: int) -> None:
         self.buffer = bytearray(size)
+        self.transport: Any = None
         self.heard = bytearray()
         self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self.buffer
