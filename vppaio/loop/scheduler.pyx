@@ -141,6 +141,9 @@ cdef class TimerHandle(Handle):
 cdef class Scheduler:
     """The compiled part of the event loop."""
 
+    def __cinit__(self, *args, **kwargs):
+        self._closed = True  # until asyncio's __init__ is through: its __del__ asks, also where a setting was wrong
+
     def time(self):
         """Seconds on the monotonic clock, as time.monotonic()."""
         return monotonic_ns() * 1e-9
