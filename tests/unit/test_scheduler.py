@@ -12,7 +12,7 @@ SHARED = [name for name, value in vars(Scheduler).items() if inspect.isdatadescr
 
 @pytest.mark.parametrize("name", SHARED)
 def test_attribute_is_one_for_asyncio_and_scheduler(name):
-    """A class attribute in between would leave asyncio with one in the instance's dict and the C field as it was made."""
+    """A class attribute in between would leave asyncio with one in the instance, and the C field as it was made."""
     assert inspect.getattr_static(vppaio.EventLoop, name) is vars(Scheduler)[name]
 
 
