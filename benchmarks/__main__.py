@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -106,9 +107,12 @@ def measure(
                 vcl_conf=bench.server_conf_text,
             )
             limit = QUICK_LIMIT_S if o.quick else None
-            for row in take_turns(bench, cases, chosen, rounds, progress.step, limit, wanted):
-                rows.append(row)
-                progress.show(row)
+            try:
+                for row in take_turns(bench, cases, chosen, rounds, progress.step, limit, wanted):
+                    rows.append(row)
+                    progress.show(row)
+            except KeyboardInterrupt:
+                meta["interrupted"] = True  # what is complete is worth having
     return meta | {"took_s": round(time.monotonic() - began, 1)}, rows
 
 
@@ -120,6 +124,7 @@ def show_goals(rows: Sequence[results.Row]) -> None:
 
 def main() -> int:
     o = parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and VPP are to end with us
     cases, chosen = choose(o)
     if o.list:
         show_list(cases, chosen)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.stacks import FakeStack, HostStack, Stack
+from tests.contract.stacks import FakeStack, HostStack, Stack, VppStack
 from tests.driver import Worker
 from tests.fakes.vcl import VPP_TRAPS
 
@@ -17,10 +17,9 @@ from tests.fakes.vcl import VPP_TRAPS
 def table(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The stack under test; on ours, no descriptor may be left over."""
     if request.param == "vpp":
-        try:
-            yield request.getfixturevalue("vpp_stack")
-        except pytest.FixtureLookupError:
-            pytest.skip("there is no fixture vpp_stack yet")
+        vpp = VppStack(request.getfixturevalue("vpp_instance"))
+        yield vpp
+        vpp.close()
         return
     before = open_descriptors()
     stack: FakeStack | HostStack

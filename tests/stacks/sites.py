@@ -220,11 +220,11 @@ class KernelServer:
 # ---- small helpers ---------------------------------------------------------------------------------------------------
 
 
-async def eventually(condition: Callable[[], T], what: str = "", timeout: float = PATIENCE) -> T:
+async def eventually(condition: Callable[[], T], what: str = "", limit: float = PATIENCE) -> T:
     """Wait until `condition` holds; the loop runs meanwhile."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + limit
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what or condition} not within {timeout} s"
+        assert time.monotonic() < deadline, f"{what or condition} not within {limit} s"
         await asyncio.sleep(0.005)
     return value
 

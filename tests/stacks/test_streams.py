@@ -103,7 +103,7 @@ class Accepted:
     async def connect(self) -> tuple[Any, socket.socket]:
         have = len(self.protocols)
         peer = await in_thread(self.stack.connect, port_of(self.server))
-        await eventually(lambda: len(self.protocols) > have, "the connection")
+        await eventually(lambda: len(self.protocols) > have and self.protocols[-1].transport, "the connection")
         return self.protocols[-1], peer
 
 

@@ -8,7 +8,6 @@ import random
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +82,7 @@ async def greeter(stack: Site, context: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("library", ["ssl", "pyopenssl"])
-def test_curl_and_s_client_speak_tls_1_3_with_our_server(
-    stack: Site, certificates: Certificates, library: str
-) -> None:
+def test_curl_and_s_client_speak_tls_1_3_with_our_server(stack: Site, certificates: Certificates, library: str) -> None:
     context = certificates.server() if library == "ssl" else certificates.pyopenssl_server()
 
     async def main() -> None:
@@ -97,8 +94,12 @@ def test_curl_and_s_client_speak_tls_1_3_with_our_server(
             assert (curl.returncode, curl.stdout) == (0, "TLSv1.3"), curl.stderr
             s_client = await in_thread(
                 stack.command,
-                ["sh", "-c", f"printf 'GET / HTTP/1.1\\r\\n\\r\\n' | openssl s_client -connect {stack.address}:{port}"
-                 f" -CAfile {certificates.ca} -tls1_3 -verify_return_error -ign_eof"],
+                [
+                    "sh",
+                    "-c",
+                    f"printf 'GET / HTTP/1.1\\r\\n\\r\\n' | openssl s_client -connect {stack.address}:{port}"
+                    f" -CAfile {certificates.ca} -tls1_3 -verify_return_error -ign_eof",
+                ],
             )
             assert "HTTP/1.1 200 OK" in s_client.stdout, s_client.stderr
             assert "TLSv1.3" in s_client.stdout
@@ -159,14 +160,24 @@ async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
 def test_our_client_speaks_with_openssl_s_server(stack: Site, certificates: Certificates) -> None:
     with stack.listen() as reserved:
         port = reserved.getsockname()[1]
-    command = ["openssl", "s_server", "-accept", f"{stack.peer_address}:{port}", "-cert", certificates.chain,
-               "-key", certificates.key, "-www", "-tls1_3"]
+    command = [
+        "openssl",
+        "s_server",
+        "-accept",
+        f"{stack.peer_address}:{port}",
+        "-cert",
+        certificates.chain,
+        "-key",
+        certificates.key,
+        "-www",
+        "-tls1_3",
+    ]
 
     async def main() -> None:
         with stack.popen(command, stdin=-3, stdout=subprocess.PIPE, stderr=-2) as s_server:
             try:
                 assert s_server.stdout is not None
-                await in_thread(lambda: [line for line in iter(s_server.stdout.readline, b"ACCEPT\n")])
+                await in_thread(lambda: list(iter(s_server.stdout.readline, b"ACCEPT\n")))
                 reader, writer = await asyncio.open_connection(stack.peer_address, port, ssl=certificates.client())
                 writer.write(b"GET / HTTP/1.0\r\n\r\n")
                 assert b"TLSv1.3" in await reader.read()
@@ -186,7 +197,7 @@ def test_certificate_that_is_not_trusted_is_a_verification_error(
 
     async def main() -> None:
         with stack.serve(kernel_tls_echo(certificates.server())) as server:
-            with pytest.raises(ssl.SSLError, match="(?i)certificate verify failed") as caught:
+            with pytest.raises(ssl.SSLError, match=r"(?i)certificate verify failed") as caught:
                 await asyncio.open_connection(*server.address, ssl=context)
             assert library == "pyopenssl" or isinstance(caught.value, ssl.SSLCertVerificationError)
 
@@ -196,10 +207,8 @@ def test_certificate_that_is_not_trusted_is_a_verification_error(
 def test_certificate_for_another_host_is_a_verification_error(stack: Site, certificates: Certificates) -> None:
     async def main() -> None:
         with stack.serve(kernel_tls_echo(certificates.server())) as server:
-            with pytest.raises(ssl.SSLCertVerificationError, match="example.com"):
-                await asyncio.open_connection(
-                    *server.address, ssl=certificates.client(), server_hostname="example.com"
-                )
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
+                await asyncio.open_connection(*server.address, ssl=certificates.client(), server_hostname="example.com")
 
     stack.run(main)
 
@@ -272,9 +281,7 @@ def test_handshake_that_does_not_come_times_out_on_the_client(stack: Site, certi
     async def main() -> None:
         with stack.listen() as mute:
             with pytest.raises(ConnectionAbortedError, match="handshake"):
-                await asyncio.open_connection(
-                    *mute.getsockname(), ssl=certificates.client(), ssl_handshake_timeout=0.3
-                )
+                await asyncio.open_connection(*mute.getsockname(), ssl=certificates.client(), ssl_handshake_timeout=0.3)
 
     stack.run(main)
 

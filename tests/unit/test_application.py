@@ -273,7 +273,8 @@ def test_too_many_workers(app_socket, tmp_path):
     )
 
 
-def test_worker_without_attach():
+def test_worker_without_attach(monkeypatch):
+    monkeypatch.setattr(application, "_attached", None)  # other tests of this process attach
     with pytest.raises(OSError, match="not attached"):
         application.acquire_worker()
 

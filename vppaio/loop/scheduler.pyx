@@ -141,8 +141,9 @@ cdef class TimerHandle(Handle):
 cdef class Scheduler:
     """The compiled part of the event loop."""
 
-    def __cinit__(self, *args, **kwargs):
-        self._closed = True  # until asyncio's __init__ is through: its __del__ asks, also where a setting was wrong
+    def __cinit__(self):
+        # Until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early.
+        self._closed = True
 
     def time(self):
         """Seconds on the monotonic clock, as time.monotonic()."""

@@ -49,6 +49,9 @@ cdef enum:
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 
+cdef double HALF_OPEN_LOOK_S = 0.5
+
+
 class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
     """What `isinstance` sees: an extension type cannot inherit from asyncio.Transport (their instance layouts conflict),
     but `isinstance` also looks at `__class__`, which is how unittest.mock passes too."""
@@ -254,15 +257,26 @@ cdef class StreamTransport(SessionTransport):
         except BaseException as exc:
             self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
             return 0
-        if keep_open:
-            # We keep the connection open so the protocol can write more, but we still can't receive more.
-            if self.session is not None:
-                self.session.rearm()
-        else:
+        if not keep_open:
             self.close()
-            if self.backlog_size and self.session is not None:
-                self.session.rearm()
+        # Open so that the protocol, or the backlog, can write more, but we still can't receive more.
+        if (keep_open or self.backlog_size) and not self.finished:
+            self.session.rearm()
+            if self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+                self._watch_half_open()
         return 0
+
+    def _watch_half_open(self):
+        """VPP ends a half-closed connection after its closewait-time and tells nobody (vcl-facts 4.4): look."""
+        if self.finished or self.session.closed or self.closing and not self.backlog_size:
+            return
+        if self.session.ops.session_readable(self.session.handle) < 0:
+            self._fatal_error(
+                ConnectionResetError(ECONNRESET, "VPP ended the half-closed connection, see closewait-time"),
+                "Fatal error: half-closed for too long",
+            )
+        else:
+            self._loop.call_later(HALF_OPEN_LOOK_S, self._watch_half_open)
 
     # ---- outbound -----------------------------------------------------------------------------------------------
 

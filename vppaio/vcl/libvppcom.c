@@ -643,8 +643,9 @@ session_shutdown (uint32_t session, int how)
 
 /* Connections nobody accepted are accepted and closed first (vppcom.c: vppcom_session_unbind refuses them through a
  * queue that a listener does not have), those that VCL has not heard of yet included: announced to a listener that is
- * gone they would stay open in VPP, and their peers wait. While VPP is away they cannot be, so the listener stays: 256
- * bytes against a crash. */
+ * gone they would stay open in VPP, and their peers wait. (One whose handshake ends between this and VPP's unlisten still
+ * does: VCL drops the announcement, and with it the only handle. Its peer hears of it when the process ends.)
+ * While VPP is away they cannot be, so the listener stays: 256 bytes against a crash. */
 static int
 close_listener (uint32_t session)
 {
@@ -709,7 +710,12 @@ session_local (uint32_t session, vcl_endpoint *local)
 static int
 session_peer (uint32_t session, vcl_endpoint *peer)
 {
-  return address (session, ATTR_GET_PEER_ADDR, peer);
+  int rv = address (session, ATTR_GET_PEER_ADDR, peer);
+
+  /* VCL gives the empty address of a session that has no peer; so it does for a cut-through one, which has. */
+  if (rv >= 0 && !peer->port && vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) == -ENOTCONN)
+    return -ENOTCONN;
+  return rv;
 }
 
 /* The getter's attribute number; the setter's is one higher. VCL stores these and VPP acts on none of them: its TCP has
