@@ -1,0 +1,21 @@
+"""loop.scheduler: what asyncio's Python methods and the compiled ones have to agree on."""
+
+import inspect
+
+import pytest
+
+import vppaio
+from vppaio.loop.scheduler import Scheduler
+
+SHARED = [name for name, value in vars(Scheduler).items() if inspect.isdatadescriptor(value) and name != "__dict__"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_attribute_is_one_for_asyncio_and_scheduler(name):
+    """A class attribute in between would leave asyncio with one in the instance, and the C field as it was made."""
+    assert inspect.getattr_static(vppaio.EventLoop, name) is vars(Scheduler)[name]
+
+
+def test_loop_is_closed_until_it_is_made():
+    """BaseEventLoop.__del__ asks, also for a loop whose __init__ did not get far."""
+    assert vppaio.EventLoop.__new__(vppaio.EventLoop).is_closed()
