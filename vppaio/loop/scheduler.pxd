@@ -32,4 +32,4 @@ cdef class Scheduler:
 
     cdef int run_ready(self, Py_ssize_t count) except -1
     cdef int forget_cancelled_timers(self) except -1
-    cdef object sleep_time(self)
+    cdef double sleep_time(self) except? -2

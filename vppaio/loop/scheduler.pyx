@@ -208,9 +208,9 @@ cdef class Scheduler:
         cdef object ready = self._ready
         self.forget_cancelled_timers()
         self.may_sleep = True
-        kernel_events = self._poller.wait(self.sleep_time())
+        kernel_events = self._poller.sleep(self.sleep_time())
         self.may_sleep = False
-        if kernel_events:
+        if kernel_events is not None:
             self._process_events(kernel_events)
         n_before_sessions = len(ready)
 
@@ -231,7 +231,7 @@ cdef class Scheduler:
         if self._debug:
             self._poller.dispatch(self.slow_callback_duration, self._report_slow)
         else:
-            self._poller.dispatch()
+            self._poller.dispatch_all(0, None)
         self.run_ready(n_after_sessions)
 
     cdef int run_ready(self, Py_ssize_t count) except -1:
@@ -270,13 +270,13 @@ cdef class Scheduler:
                 timer._scheduled = False
         return 0
 
-    cdef object sleep_time(self):
-        """Seconds to sleep at most; None: for ever."""
+    cdef double sleep_time(self) except? -2:
+        """Seconds to sleep at most; -1: for ever."""
         cdef double wait
-        if self._ready or self._stopping:
+        if self._stopping or len(self._ready):
             return 0
         if not self._scheduled:
-            return None
+            return -1
         wait = <double> self._scheduled[0]._when - monotonic_ns() * 1e-9
         return min(max(wait, 0.0), MAXIMUM_SLEEP_S)
 

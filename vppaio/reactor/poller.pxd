@@ -12,6 +12,8 @@ cdef class Poller:
     cdef int64_t retry_at_ns    # when to ask a lost stack again; 0: none is lost
     cdef readonly uint64_t n_turns, n_sleeps
 
+    cdef list sleep(self, double timeout_s)
+    cdef int dispatch_all(self, int64_t slow_ns, object report_slow) except -1
     cdef int _ask(self, int how) except -1
     cdef bint _busy_poll(self, int64_t until_ns) except -1
     cdef int _wait_kernel(self, int timeout_ms) except -2

@@ -118,19 +118,21 @@ cdef class Poller:
         Returns:
             (key, mask) pairs for kernel descriptors; sessions wait for `dispatch`.
         """
+        return self.sleep(-1 if timeout is None else max(timeout, 0)) or []
+
+    cdef list sleep(self, double timeout_s):
+        """`wait` for the compiled loop: a negative timeout is none, and None stands for an empty list."""
         cdef Worker worker
         cdef int64_t wait_ms
         cdef int n, i, fd
         cdef int64_t now
-        cdef list ready = []
+        cdef list ready = None
         self.n_turns += 1
-        if timeout is None:
+        if timeout_s < 0:
             wait_ms = -1
-        elif timeout <= 0:
-            wait_ms = 0
         else:
             # Up, not down: a turn that finds no timer due would be for nothing.
-            wait_ms = min(<int64_t> (<double> timeout * 1e3 + 0.999999), 86400000)
+            wait_ms = min(<int64_t> (timeout_s * 1e3 + 0.999999), 86400000)
         if self._ask(VCL_WAIT_PARKED):
             wait_ms = 0
         elif wait_ms != 0 and self.busy_poll_ns:
@@ -159,6 +161,8 @@ cdef class Poller:
                             | (EVENT_READ if self.events[i].events & ~<unsigned int> EPOLLOUT else 0))
                     mask &= key.events
                     if mask:
+                        if ready is None:
+                            ready = []
                         ready.append((key, mask))
         return ready
 
@@ -222,13 +226,14 @@ cdef class Poller:
             slow_s: report handlers that take at least this long, in seconds; 0: none.
             report_slow: called with the handler and its duration in seconds.
         """
+        self.dispatch_all(<int64_t> (slow_s * 1e9), report_slow)
+
+    cdef int dispatch_all(self, int64_t slow_ns, object report_slow) except -1:
         cdef Worker worker
-        cdef int64_t deadline = 0
         for worker in self.workers:
             if worker.has_work():
-                if deadline == 0:
-                    deadline = monotonic_ns() + BUDGET_NS
-                worker.dispatch(deadline, <int64_t> (slow_s * 1e9), report_slow)
+                worker.dispatch(BUDGET_NS, slow_ns, report_slow)
+        return 0
 
 
 _selectors = weakref.WeakSet()  # those that a forked child would share with its parent

@@ -54,7 +54,7 @@ cdef class Worker:
     cdef Session adopt(self, uint32_t handle)
     cdef bint has_work(self)
     cdef int poll(self, int how) except -1
-    cdef int dispatch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
+    cdef int dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1
     cdef int check_lost(self) except -1
 
 

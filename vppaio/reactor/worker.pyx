@@ -48,6 +48,13 @@ cdef int64_t monotonic_ns() noexcept nogil:
     return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
 
 
+cdef bint is_over(int64_t *deadline, int64_t budget_ns) noexcept nogil:
+    cdef int64_t now = monotonic_ns()
+    if deadline[0] == 0:
+        deadline[0] = now + budget_ns
+    return now > deadline[0]
+
+
 cdef class SessionHandler:
     """Who hears of a session's events: a transport, a listener, a connector."""
 
@@ -357,7 +364,7 @@ cdef class Worker:
             self.n_polls += 1
         return self.n_events - self.next_event
 
-    cdef int dispatch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1:
+    cdef int dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1:
         """Hand the batch to the handlers until it is empty or the time is up; what is left waits for the next turn.
 
         Handlers report their own exceptions; only SystemExit and KeyboardInterrupt come through.
@@ -371,6 +378,7 @@ cdef class Worker:
         cdef int n = 0
         cdef Py_ssize_t i
         cdef int64_t started = 0
+        cdef int64_t deadline = 0  # set at the first look at the clock: small batches need none
         if self.repeats:
             repeats = self.repeats
             self.repeats = []
@@ -389,7 +397,7 @@ cdef class Worker:
                         if slow_ns and monotonic_ns() - started >= slow_ns:
                             report_slow(handler, (monotonic_ns() - started) * 1e-9)
                     n += 1
-                    if n & (CLOCK_EVERY - 1) == 0 and i < len(repeats) and monotonic_ns() > deadline_ns:
+                    if n & (CLOCK_EVERY - 1) == 0 and i < len(repeats) and is_over(&deadline, budget_ns):
                         self.n_budget_hits += 1
                         return 0
             finally:  # also when a handler lets KeyboardInterrupt through
@@ -412,7 +420,7 @@ cdef class Worker:
                 if slow_ns and monotonic_ns() - started >= slow_ns:
                     report_slow(handler, (monotonic_ns() - started) * 1e-9)
             n += 1
-            if n & (CLOCK_EVERY - 1) == 0 and self.next_event < self.n_events and monotonic_ns() > deadline_ns:
+            if n & (CLOCK_EVERY - 1) == 0 and self.next_event < self.n_events and is_over(&deadline, budget_ns):
                 self.n_budget_hits += 1
                 return 0
         return 0

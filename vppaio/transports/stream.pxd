@@ -12,6 +12,7 @@ cdef class StreamTransport(SessionTransport):
     cdef object get_buffer      # of a BufferedProtocol
     cdef object on_data         # its buffer_updated, or data_received
     cdef bint buffered          # protocol is a BufferedProtocol
+    cdef int last_read          # bytes of the last read that brought some
     cdef bint eof_written
     cdef bint eof_received
     cdef bint end_seen          # a read found the end, but it is news for later
@@ -22,6 +23,7 @@ cdef class StreamTransport(SessionTransport):
     cdef int handle(self, uint32_t events) except -1
     cdef int drop_backlog(self) except -1
     cdef int _read_ready(self) except -1
+    cdef bytes _read_large(self, size_t *room, int *n)
     cdef int _deliver(self, object data) except -1
     cdef int _protocol_failed(self, str method) except -1
     cdef int _buffer_updated(self, int n) except -1

@@ -29,7 +29,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 from vppaio.reactor.worker cimport Session
-from vppaio.transports.base cimport SessionTransport, call, raise_it
+from vppaio.transports.base cimport Py_DECREF, PyObject, SessionTransport, call, raise_it
 from vppaio.vcl.ops cimport (
     EPOLLERR,
     EPOLLHUP,
@@ -43,7 +43,13 @@ from vppaio.vcl.ops cimport (
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl.errors import os_error
 
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size)
+    int resize_bytes "_PyBytes_Resize" (PyObject **data, Py_ssize_t size)
+
 cdef enum:
+    LARGE_READ = 32 * 1024  # from here on a copy costs more than asking how much there is
+    MAX_READ = 1024 * 1024
     READS_PER_TURN = 4  # of up to 256 KiB each; asyncio reads once a turn, and a turn costs us more than a read
     MAX_PIECES = 64  # of one vcl_ops.session_writev
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
@@ -106,6 +112,7 @@ cdef class StreamTransport(SessionTransport):
         cdef Session session
         cdef int n, rounds = 0
         cdef size_t room
+        cdef bytes data = None
         if self.inbox is not None:
             self._empty_inbox()
             rounds = 1
@@ -117,16 +124,22 @@ cdef class StreamTransport(SessionTransport):
                 n = self._read_buffered(&room)
                 if self.closing:
                     return 0
+            elif self.last_read >= LARGE_READ and session.ops.session_readable(session.handle) >= LARGE_READ:
+                data = self._read_large(&room, &n)
             else:
                 room = session.worker.buffer_size
                 n = session.ops.session_read(session.handle, session.worker.buffer, room)
+                if n > 0:
+                    # Copy 2 of 2: data_received promises bytes; a BufferedProtocol and large reads avoid it.
+                    data = PyBytes_FromStringAndSize(session.worker.buffer, n)
             if n > 0:
                 session.worker.n_read_bytes += n
+                self.last_read = n
                 if self.buffered:
                     self._buffer_updated(n)
                 else:
-                    # Copy 2 of 2: data_received promises bytes; a BufferedProtocol avoids it.
-                    self._deliver(PyBytes_FromStringAndSize(session.worker.buffer, n))
+                    self._deliver(data)
+                    data = None
                 if <size_t> n < room and not self.until_blocked:
                     return 0
                 rounds += 1
@@ -150,6 +163,21 @@ cdef class StreamTransport(SessionTransport):
                                   "Fatal read error on socket transport")
                 return 0
         return 0
+
+    cdef bytes _read_large(self, size_t *room, int *n):
+        """Read straight into a bytes object with room for a little more than there is: that saves copying much."""
+        cdef Session session = self.session
+        cdef PyObject *raw
+        room[0] = <size_t> min(session.ops.session_readable(session.handle), MAX_READ) + 1
+        raw = new_bytes(NULL, <Py_ssize_t> room[0])
+        if raw == NULL:
+            raise MemoryError
+        n[0] = session.ops.session_read(session.handle, PyBytes_AS_STRING(<object> raw), room[0])
+        if resize_bytes(&raw, max(n[0], 0)) < 0:
+            raise MemoryError
+        data = <bytes> raw
+        Py_DECREF(raw)
+        return data
 
     cdef int _deliver(self, object data) except -1:
         if not call(self.on_data, data):
