@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -191,3 +194,48 @@ def test_service_survives_the_death_of_vpp(mortal_vpp: VppInstance) -> None:
             assert service.process.wait(10) == 0
         finally:
             service.close()
+
+
+TWO_LOOPS = """
+import asyncio, sys, vppaio
+
+async def serve():
+    served = asyncio.Event()
+    async def answer(reader, writer):
+        writer.write(await reader.read(100))
+        writer.close()
+        served.set()
+    async with await asyncio.start_server(answer, sys.argv[1], 4000):
+        print("serving", flush=True)
+        await served.wait()
+        await asyncio.sleep(0.1)
+
+for _ in range(2):
+    vppaio.run(serve())
+    sys.stdin.readline()
+"""
+
+
+def test_loop_made_after_a_restart_serves(vpp_instance: VppInstance) -> None:
+    """The worker of the first loop lay idle while VPP came and went; the second loop gets it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TWO_LOOPS, vpp_instance.address],
+        env=os.environ | vpp_instance.environment() | {"VPPAIO_STACK": "vpp"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        for restart in (True, False):
+            assert program.stdout.readline() == "serving\n"
+            with vpp_instance.kernel_connect(vpp_instance.address, 4000) as peer:
+                peer.sendall(b"hello")
+                assert peer.recv(100) == b"hello"
+            if restart:
+                time.sleep(0.3)  # the loop closes
+                vpp_instance.kill()
+                vpp_instance.start()
+            program.stdin.write("\n")
+            program.stdin.flush()
+        assert program.wait(10) == 0

@@ -67,9 +67,10 @@ def test_run_is_inside_the_namespace(vpp_instance):
 
 
 def test_idle_vpp_uses_little_cpu(vpp_instance):
-    before = vpp_instance.cpu_seconds()
-    time.sleep(1)
-    assert vpp_instance.cpu_seconds() - before < 0.2  # 0.03 usual
+    with VppInstance() as fresh:  # what tests left in the shared one keeps it a little busy
+        before = fresh.cpu_seconds()
+        time.sleep(1)
+        assert fresh.cpu_seconds() - before < 0.2  # 0.03 usual
 
 
 def test_comes_back_after_sigkill(vpp_instance):

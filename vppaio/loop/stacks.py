@@ -42,7 +42,9 @@ class Stacks:
             if with_vpp:
                 application.attach(self._config)
                 index = application.acquire_worker()
-                self._add("vpp", Worker(application.vpp_ops_address(), index, application.release_worker))
+                worker = Worker(application.vpp_ops_address(), index, application.release_worker)
+                worker.catch_up(patience_s=2.0)
+                self._add("vpp", worker)
             else:
                 logger.info("no VPP is configured (%s does not exist): host stack", self._config.app_socket)
             self._routes = RouteTable(self._config.routes, vpp_attached=with_vpp)

@@ -75,7 +75,10 @@ cdef class Poller:
     def add(self, Worker worker):
         """Wait for this worker's sessions too."""
         self.workers.append(worker)
-        self._watch(worker)
+        if worker.lost:
+            self.retry_at_ns = monotonic_ns()
+        else:
+            self._watch(worker)
 
     def _watch(self, Worker worker):
         cdef epoll_event event

@@ -8,6 +8,7 @@ News goes up through a `SessionHandler`; calls come down through the `Session`, 
 return what the table returns (see vcl_ops.h). Used by reactor.poller and the transports, on the loop's thread.
 """
 import errno
+import time
 
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -26,6 +27,7 @@ from vppaio.vcl.ops cimport (
     VCL_PROTO_TCP,
     VCL_PROTO_UDP,
     VCL_TRAP_CONNECT_LEAKS,
+    VCL_WAIT_NOW,
 )
 
 from vppaio.vcl.errors import check
@@ -424,6 +426,19 @@ cdef class Worker:
                 self.n_budget_hits += 1
                 return 0
         return 0
+
+    def catch_up(self, double patience_s):
+        """Hear what happened while nobody polled: a worker that lay in the pool when VPP was restarted learns of it now.
+
+        Blocks for up to `patience_s` seconds if VPP is gone, and for VCL's own second before.
+        """
+        cdef int64_t until = monotonic_ns() + <int64_t> (patience_s * 1e9)
+        self.poll(VCL_WAIT_NOW)
+        self.check_lost()
+        while self.lost and monotonic_ns() < until:
+            time.sleep(0.05)
+            self.poll(VCL_WAIT_NOW)
+            self.check_lost()
 
     def wait_restored(self, SessionHandler handler):
         """`handler.on_restored` is called once when the stack is back."""
