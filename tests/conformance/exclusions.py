@@ -13,7 +13,7 @@ from typing import NamedTuple
 class Rule(NamedTuple):
     pattern: str
     reason: str
-    stacks: tuple[str, ...] = ("host", "vpp")
+    stacks: tuple[str, ...] = ("host", "vpp-servers", "vpp-clients")
 
 
 RULES = (
