@@ -21,7 +21,7 @@ _LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _NAMES: Final = (*_LOOPBACK.values(), "localhost")
 _WILDCARDS: Final = ("", "0.0.0.0", "::")
 
-_vpp_ports: set[int] = set()  # bound on VPP: to connect there, the kernel takes VPP's address
+_vpp_ports: set[int] = set()  # bound on VPP: to send there, the kernel takes VPP's address
 _sessions = itertools.count()
 _last = -1
 
@@ -31,7 +31,7 @@ def sessions_made() -> int:
     return _last + 1
 
 
-def _to_bind(stack: str, family: int, host: str) -> str:
+def _to_bind(stack: str, family: int, host: str, port: int) -> str:
     own = _VPP if stack == "vpp" else _KERNEL
     return own[socket.AddressFamily(family)] if host in _NAMES else host
 
@@ -43,8 +43,10 @@ def _to_reach(stack: str, family: int, host: str, port: int) -> str:
     return other[socket.AddressFamily(family)]
 
 
-def _reported(family: int, host: str) -> str:
+def _reported(family: int, host: str, port: int) -> str:
     kind = socket.AddressFamily(family)
+    if host == _VPP[kind]:
+        _vpp_ports.add(port)
     return _LOOPBACK[kind] if host in (_KERNEL[kind], _VPP[kind]) else host
 
 
@@ -63,10 +65,7 @@ class _Endpoint(ctypes.Structure):
     def change(self, rule: Callable[..., str], *where: Any) -> None:
         family, size = (socket.AF_INET, 4) if self.is_ip4 else (socket.AF_INET6, 16)
         host = socket.inet_ntop(family, bytes(self.ip)[:size])
-        if rule is _to_reach:
-            where = (*where, family, host, socket.ntohs(self.port))
-        else:
-            where = (*where, family, host)
+        where = (*where, family, host, socket.ntohs(self.port))
         ctypes.memmove(self.ip, socket.inet_pton(family, rule(*where)), size)
 
 
@@ -151,7 +150,7 @@ def translate_sockets() -> None:
             result = original(sock, *args)
             address = result if pick is None else result[pick]
             if is_inet(sock, address):
-                address = (_reported(sock.family, address[0]), *address[1:])
+                address = (_reported(sock.family, *address[:2]), *address[1:])
             return address if pick is None else (*result[:pick], address)
 
         setattr(socket.socket, name, method)
@@ -162,10 +161,7 @@ def translate_sockets() -> None:
         def method(sock: Any, *args: Any) -> Any:
             if args and is_inet(sock, args[-1]) and isinstance(args[-1][1], int):
                 host, port, *rest = args[-1]
-                if name == "bind":
-                    host = _to_bind("host", sock.family, host)
-                else:
-                    host = _to_reach("host", sock.family, host, port)
+                host = (_to_bind if name == "bind" else _to_reach)("host", sock.family, host, port)
                 args = (*args[:-1], (host, port, *rest))
             result = original(sock, *args)
             if name == "bind" and sock.family in _INET:

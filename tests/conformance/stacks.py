@@ -44,7 +44,15 @@ def install(stack: str) -> None:
         arguments = (vppaio.Config(stack="host"),)
     if stack in VPP_STACKS:
         base = _on_vpp(base, "bind" if stack == "vpp-servers" else "connect")
-        arguments = (vppaio.Config(stack="vpp", app_socket=os.environ["VPPAIO_APP_SOCKET"]),)
+        # Some tests make SO_RCVBUF small, so that what they send does not fit; VPP's buffers are the Config's.
+        arguments = (
+            vppaio.Config(
+                stack="vpp",
+                app_socket=os.environ["VPPAIO_APP_SOCKET"],
+                rx_fifo_size=64 << 10,
+                tx_fifo_size=64 << 10,
+            ),
+        )
 
     class LoopUnderTest(base):
         """Counts itself; the selector that a test may bring goes unused, as the loop has one of its own."""
