@@ -48,11 +48,20 @@ VPP_EXCLUSIONS = (
     Rule("test_events.*.test_create_server_multiple_hosts_*", "the addresses (1.2.3.4, ::2) are not VPP's", _SERVERS),
     Rule("*.test_create_datagram_endpoint_sockopts", "VPP's session layer has no broadcast", _SERVERS),
     Rule("*.test_create_datagram_endpoint_allow_broadcast", "VPP's session layer has no broadcast", _CLIENTS),
+    Rule("test_events.*.test_create_server_trsock", "duplicates a descriptor: a session on VPP has none", _SERVERS),
     Rule("test_events.*.test_create_server_sock", "compares descriptors: a session on VPP has none", _SERVERS),
     Rule(
         "test_events.*.test_create_connection_local_addr_in_use",
         "the port is in use on the kernel's stack, and free on VPP",
         _CLIENTS,
+    ),
+    *(
+        Rule(
+            f"test_sendfile.*.test_sock_sendfile_{test}",
+            "ends with close of the adopted kernel socket; its session closes when the socket object is freed",
+            _CLIENTS,
+        )
+        for test in ("success", "with_offset_and_count", "zero_size", "mix_with_regular_send")
     ),
     Rule(
         "test_sock_lowlevel.*.test_sock_client_racing",
