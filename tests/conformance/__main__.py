@@ -1,4 +1,4 @@
-"""python -m tests.conformance [--stack host] [--list] [PATTERN ...]: CPython's asyncio tests on our loop.
+"""python -m tests.conformance [--stack host|vpp] [--list] [PATTERN ...]: CPython's asyncio tests on our loop.
 
 A PATTERN is a module (test_events) or a shell pattern over module.Class.test. Ends with status 1 if a test fails that
 stock asyncio passes.
@@ -19,25 +19,32 @@ from tests.conformance.exclusions import excluded
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--stack", choices=(*stacks.STACKS, "asyncio"), default="host")
+    parser.add_argument("--stack", choices=(*stacks.STACKS, "vpp", "asyncio"), default="host")
     parser.add_argument("--list", action="store_true", help="only say what would run, and what not and why")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="modules at a time")
     parser.add_argument("--verbose", "-v", action="store_true", help="name every test")
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     options = parser.parse_args()
-    chosen = {module: _matching(module, options.patterns) for module in runner.modules()}
-    chosen = {module: tests for module, tests in chosen.items() if tests}
+    chosen = [
+        (stack, module, tests)
+        for stack in (stacks.VPP_STACKS if options.stack == "vpp" else (options.stack,))
+        for module in runner.modules(stack)
+        if (tests := _matching(module, options.patterns))
+    ]
     if not chosen:
         parser.exit(2, "no such test, or this Python has no test.test_asyncio\n")
     if options.list:
-        for tests in chosen.values():
+        for stack, _, tests in chosen:
             for test in tests:
-                rule = excluded(test, options.stack)
-                print(test if rule is None else f"{test}  -- excluded: {rule.reason}")
+                rule = excluded(test, stack)
+                print(f"{stack}: {test}" if rule is None else f"{stack}: {test}  -- excluded: {rule.reason}")
         return 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        verdicts = list(pool.map(lambda item: runner.judge(item[0], options.stack, item[1]), chosen.items()))
-    return _report(verdicts, options.stack, options.verbose)
+        verdicts = list(pool.map(lambda item: (item[0], runner.judge(item[1], item[0], item[2])), chosen))
+    by_stack: dict[str, list[runner.Verdict]] = {}
+    for stack, verdict in verdicts:
+        by_stack.setdefault(stack, []).append(verdict)
+    return max(_report(found, stack, options.verbose) for stack, found in by_stack.items())
 
 
 def _matching(module: str, patterns: list[str]) -> list[str]:

@@ -18,10 +18,10 @@ import sys
 import time
 import traceback
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from tests.conformance import stacks
+from tests.conformance import loopback, stacks
 
 PACKAGE = "test.test_asyncio"
 
@@ -40,17 +40,18 @@ def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 class Reporter(unittest.TestResult):
-    """Tells the parent about each test. `loops` counts the loops under test that a test made: one that makes none says
-    nothing about them."""
+    """Tells the parent about each test. `loops` counts the loops under test that a test made, with VPP the sessions
+    there: a test that makes none says nothing about them."""
 
-    def __init__(self, report: TextIO) -> None:
+    def __init__(self, report: TextIO, count: Callable[[], int]) -> None:
         super().__init__()
+        self._count = count
         self._report = report
         self._forget()
 
     def _forget(self) -> None:
         self._outcome = ("passed", "")
-        self._loops_before = stacks.loops_made()
+        self._loops_before = self._count()
         self._started = time.monotonic()
 
     def _tell(self, **news: Any) -> None:
@@ -69,7 +70,7 @@ class Reporter(unittest.TestResult):
             end=short_id(test),
             outcome=outcome,
             detail=detail,
-            loops=stacks.loops_made() - self._loops_before,
+            loops=self._count() - self._loops_before,
             seconds=round(time.monotonic() - self._started, 3),
         )
         self._forget()  # a skipped class has stopTest without startTest
@@ -116,7 +117,7 @@ def main() -> None:
                 report.write(json.dumps({"id": short_id(case)}) + "\n")
             return
         chosen = unittest.TestSuite(case for case in cases(suite) if short_id(case) in wanted)
-        chosen.run(Reporter(report))
+        chosen.run(Reporter(report, loopback.sessions_made if stack in stacks.VPP_STACKS else stacks.loops_made))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,65 @@ from typing import NamedTuple
 class Rule(NamedTuple):
     pattern: str
     reason: str
-    stacks: tuple[str, ...] = ("host", "vpp")
+    stacks: tuple[str, ...] = ("host", "vpp-servers", "vpp-clients")
 
+
+_VPP = ("vpp-servers", "vpp-clients")
+_SERVERS = ("vpp-servers",)
+_CLIENTS = ("vpp-clients",)
+
+
+def _mocked(stacks: tuple[str, ...], *tests: str) -> tuple[Rule, ...]:
+    reason = "the kernel's socket is a mock, which a session on VPP does not ask"
+    return tuple(Rule(f"test_base_events.BaseEventLoopWithSelectorTests.{test}", reason, stacks) for test in tests)
+
+
+# README has this table in prose.
+VPP_EXCLUSIONS = (
+    *_mocked(_VPP, "test_create_connection_bluetooth"),
+    *_mocked(
+        _SERVERS,
+        "test_create_datagram_endpoint_cant_bind",
+        "test_create_datagram_endpoint_nosoreuseport",
+        "test_create_datagram_endpoint_socket_err",
+        "test_create_server_cant_bind",
+        "test_create_server_nosoreuseport",
+        "test_create_server_soreuseport_only_defined",
+    ),
+    *_mocked(
+        _CLIENTS,
+        "test_create_connection_*multiple_errors*",
+        "test_create_connection_ssl_server_hostname_default",
+        "test_create_connection_timeout",
+        "test_create_datagram_endpoint_connect_err",
+    ),
+    Rule("test_events.*.test_create_server_multiple_hosts_*", "the addresses (1.2.3.4, ::2) are not VPP's", _SERVERS),
+    Rule("*.test_create_datagram_endpoint_sockopts", "VPP's session layer has no broadcast", _SERVERS),
+    Rule("*.test_create_datagram_endpoint_allow_broadcast", "VPP's session layer has no broadcast", _CLIENTS),
+    Rule("test_events.*.test_create_server_trsock", "duplicates a descriptor: a session on VPP has none", _SERVERS),
+    Rule("test_events.*.test_create_server_sock", "compares descriptors: a session on VPP has none", _SERVERS),
+    Rule(
+        "test_events.*.test_create_connection_local_addr_in_use",
+        "the port is in use on the kernel's stack, and free on VPP",
+        _CLIENTS,
+    ),
+    *(
+        Rule(
+            f"test_sendfile.*.test_sock_sendfile_{test}",
+            "ends with close of the adopted kernel socket; its session closes when the socket object is freed",
+            _CLIENTS,
+        )
+        for test in ("success", "with_offset_and_count", "zero_size", "mix_with_regular_send")
+    ),
+    Rule(
+        "test_sock_lowlevel.*.test_sock_client_racing",
+        "calls send on the kernel socket itself, which cannot carry VPP's packets",
+        _CLIENTS,
+    ),
+)
 
 RULES = (
+    *VPP_EXCLUSIONS,
     Rule("*.PollEventLoopTests.*", "the tests of EPollEventLoopTests again: our loop has one selector"),
     Rule("*.SelectEventLoopTests.*", "the tests of EPollEventLoopTests again: our loop has one selector"),
     *(

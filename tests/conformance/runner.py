@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tests.conformance.exclusions import Rule, excluded
+from tests.conformance.stacks import VPP_STACKS
+from tests.vppinstance import VppInstance
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LIMIT_S: Final = 60.0  # for one test; the slowest takes 10 on an idle machine
@@ -53,6 +55,17 @@ MODULES: Final = (
     "test_timeouts",
     "test_unix_events",
     "test_waitfor",
+)
+VPP_MODULES: Final = (  # those with network endpoints
+    "test_base_events",
+    "test_buffered_proto",
+    "test_events",
+    "test_sendfile",
+    "test_server",
+    "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
+    "test_streams",
 )
 
 
@@ -103,13 +116,13 @@ class Verdict:
         return self.stock.get(test, Result("passed"))
 
 
-def modules() -> list[str]:
-    """The modules that the running interpreter has."""
+def modules(stack: str = "host") -> list[str]:
+    """The modules that the running interpreter has for `stack`."""
     package = importlib.util.find_spec("test.test_asyncio")
     if package is None or not package.submodule_search_locations:
         return []
     folder = Path(package.submodule_search_locations[0])
-    return [name for name in MODULES if (folder / f"{name}.py").exists()]
+    return [name for name in (VPP_MODULES if stack in VPP_STACKS else MODULES) if (folder / f"{name}.py").exists()]
 
 
 def test_ids(module: str) -> list[str]:
@@ -121,17 +134,20 @@ def judge(module: str, stack: str, wanted: Sequence[str] | None = None) -> Verdi
     """Run `module` on `stack`, and again on stock asyncio whatever did not pass."""
     ids = test_ids(module) if wanted is None else list(wanted)
     rules = {test: rule for test in ids if (rule := excluded(test, stack))}
-    results = run(module, stack, [test for test in ids if test not in rules])
+    with VppInstance() if stack in VPP_STACKS else contextlib.nullcontext() as vpp:
+        results = run(module, stack, [test for test in ids if test not in rules], vpp)
     stock = run(module, "asyncio", [test for test, result in results.items() if result.outcome != "passed"])
     return Verdict(module, results, stock, rules)
 
 
-def run(module: str, stack: str, ids: Iterable[str]) -> dict[str, Result]:
-    """Run these tests, in as many processes as it takes."""
+def run(module: str, stack: str, ids: Iterable[str], vpp: VppInstance | None = None) -> dict[str, Result]:
+    """Run these tests, in as many processes as it takes, inside VPP's namespace."""
     left = dict.fromkeys(ids)
     results: dict[str, Result] = {}
     while left:
-        child = _Child(module, stack, left)
+        if vpp is not None and not vpp.healthy():
+            vpp.restart()
+        child = _Child(module, stack, left, vpp=vpp)
         current: str | None = None
         for news in child.news():
             if "start" in news:
@@ -155,7 +171,11 @@ def run(module: str, stack: str, ids: Iterable[str]) -> dict[str, Result]:
 class _Child:
     """One process of child.py."""
 
-    def __init__(self, module: str, stack: str, ids: Iterable[str], list_only: bool = False) -> None:
+    def __init__(
+        self, module: str, stack: str, ids: Iterable[str], list_only: bool = False, vpp: VppInstance | None = None
+    ) -> None:
+        self._popen: Any = subprocess.Popen if vpp is None else vpp.popen
+        self._environment = os.environ | {"PYTHONPATH": str(ROOT)} | (vpp.environment() if vpp else {})
         self._arguments = [module, stack]
         self._ids = " ".join(ids)
         self._options = ["--list"] if list_only else []
@@ -172,14 +192,14 @@ class _Child:
             tempfile.TemporaryFile() as log,
             contextlib.ExitStack() as cleanup,
         ):
-            process = subprocess.Popen(
+            process = self._popen(
                 [sys.executable, "-m", "tests.conformance.child", *self._arguments, str(writer), *self._options],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=[writer],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=self._environment,
                 start_new_session=True,  # with whatever it starts
             )
             cleanup.callback(self._end, process, log)

@@ -9,6 +9,8 @@ import os
 import pytest
 
 from tests.conformance import runner
+from tests.conformance.stacks import VPP_STACKS
+from tests.vppinstance import VppInstance
 
 MODULES = runner.modules()
 LEAST = 380  # tests that have to run on a loop of ours: a runner that runs nothing passes everything
@@ -42,3 +44,20 @@ def test_enough_tests_were_executed(verdicts):
     executed = sum(verdict.result().executed for verdict in verdicts.values())
     print(f"{executed} of CPython's asyncio tests executed on the host stack")
     assert executed >= LEAST
+
+
+# The ones that have real clients or servers on VPP and take seconds; `python -m tests.conformance --stack vpp` runs all.
+QUICK_ON_VPP = ("test_buffered_proto", "test_server", "test_sock_lowlevel", "test_streams")
+
+
+@pytest.mark.vpp
+@pytest.mark.skipif(not MODULES, reason="this Python has no test.test_asyncio")
+@pytest.mark.parametrize("stack", VPP_STACKS)
+def test_passes_on_vpp_what_stock_asyncio_passes(stack):
+    if reason := VppInstance.unavailable():
+        (pytest.fail if os.environ.get("CI_REQUIRE_VPP") == "1" else pytest.skip)(reason)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        verdicts = list(pool.map(lambda module: runner.judge(module, stack), QUICK_ON_VPP))
+    failures = {test: result for verdict in verdicts for test, result in verdict.failures.items()}
+    assert not failures, "\n".join(f"{test}: {result.outcome}\n{result.detail}" for test, result in failures.items())
+    assert sum(verdict.executed for verdict in verdicts) >= 10

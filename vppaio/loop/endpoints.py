@@ -103,6 +103,8 @@ async def _address_pairs(
         infos = await loop._ensure_resolved(
             address, family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags, loop=loop
         )
+        if not infos:
+            raise OSError("getaddrinfo() returned empty list")
         for af, _, _, _, resolved in infos:
             found.setdefault(af, [None, None])[index] = resolved
     pairs = [

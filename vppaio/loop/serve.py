@@ -10,7 +10,17 @@ import contextlib
 import itertools
 import weakref
 from collections.abc import Callable, Iterable
-from socket import AF_UNSPEC, AI_PASSIVE, IPPROTO_TCP, SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY
+from socket import (
+    AF_UNSPEC,
+    AI_PASSIVE,
+    IPPROTO_TCP,
+    SO_KEEPALIVE,
+    SO_REUSEADDR,
+    SO_REUSEPORT,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+)
 from typing import TYPE_CHECKING, Any, cast
 
 from vppaio.loop.private import BaseServer, SelectorLoop
@@ -158,6 +168,8 @@ def _vpp_socket(
 ) -> SessionSocket:
     sock = SessionSocket(loop._stacks.worker("vpp"), family, SOCK_STREAM)
     sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_address is not False)
+    if reuse_port:
+        sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
     if keep_alive:
         sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
     sock.bind(address)

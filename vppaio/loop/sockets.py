@@ -72,15 +72,23 @@ def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
     return made
 
 
+def _check_non_blocking(loop: "EventLoop", sock: Any) -> None:
+    """asyncio's check in debug mode, in asyncio's words."""
+    if loop._debug and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
+
+
 async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
     made = loop._stand_ins.of(sock)
     if made is not None:
+        _check_non_blocking(loop, sock)
         await connect.sock_connect(loop, made, address)
         return
     if isinstance(sock, socket.socket) and sock.family in _INET and "vpp" in loop.stacks:
         info = (await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop))[0]
         address = info[4]
         if adopts(loop, sock, address[0]):
+            _check_non_blocking(loop, sock)
             made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
             local = sock.getsockname()
             if local[1] != 0:
@@ -127,6 +135,7 @@ async def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Any:
     made = loop._stand_ins.of(sock)
     if made is None:
         return await getattr(SelectorLoop, name)(loop, sock, *args)
+    _check_non_blocking(loop, sock)
     if name == "sock_sendall":
         return await _sendall(loop, made, *args)
     if name == "sock_sendto":
