@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
-_KERNEL: Final = {family: os.environ.get(f"VPP_KERNEL_ADDRESS{n}", "") for family, n in zip(_INET, ("", "6"))}
-_VPP: Final = {family: os.environ.get(f"VPP_ADDRESS{n}", "") for family, n in zip(_INET, ("", "6"))}
+_KERNEL: Final = {
+    family: os.environ.get(f"VPP_KERNEL_ADDRESS{n}", "") for family, n in zip(_INET, ("", "6"), strict=True)
+}
+_VPP: Final = {family: os.environ.get(f"VPP_ADDRESS{n}", "") for family, n in zip(_INET, ("", "6"), strict=True)}
 _LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _NAMES: Final = (*_LOOPBACK.values(), "localhost")
 _WILDCARDS: Final = ("", "0.0.0.0", "::")

@@ -46,7 +46,8 @@ def test_enough_tests_were_executed(verdicts):
     assert executed >= LEAST
 
 
-# The ones that have real clients or servers on VPP and take seconds; `python -m tests.conformance --stack vpp` runs all.
+# The ones that have real clients or servers on VPP and take seconds; `python -m tests.conformance --stack vpp` runs
+# all.
 QUICK_ON_VPP = ("test_buffered_proto", "test_server", "test_sock_lowlevel", "test_streams")
 
 
