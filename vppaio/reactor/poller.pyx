@@ -148,6 +148,8 @@ cdef class Poller:
                     mask &= key.events
                     if mask:
                         ready.append((key, mask))
+        for worker in self.workers:
+            worker.begin_turn()
         return ready
 
     cdef int _ask(self, int how) except -1:
