@@ -175,6 +175,12 @@ class EventLoop(Scheduler, SelectorLoop):
             return await sockets.sendfile(self, transp, file, offset, count)
         return await super()._sendfile_native(transp, file, offset, count)
 
+    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> Any:
+        if self._stand_ins.of(sock) is not None:
+            # asyncio then reads and sends. The kernel would send to what fileno() gives: a descriptor for polling.
+            raise asyncio.SendfileNotAvailableError("a session has no sendfile")
+        return await super()._sock_sendfile_native(sock, file, offset, count)
+
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:

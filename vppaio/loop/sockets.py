@@ -60,16 +60,24 @@ def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
 
 
 def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
-    """A SessionSocket bound to the address of `sock`, if that is VPP's; else `sock`."""
+    """A SessionSocket bound to the address of `sock`, if that is VPP's and `sock` has no peer; else `sock`."""
     if not isinstance(sock, socket.socket) or sock.family not in _INET:
         return sock
     address = sock.getsockname()
-    if address[1] == 0 or not adopts(loop, sock, address[0]):
+    if address[1] == 0 or _is_connected(sock) or not adopts(loop, sock, address[0]):
         return sock
     made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
     made.bind(address)
     made.kernel_socket = sock
     return made
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
