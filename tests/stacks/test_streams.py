@@ -107,7 +107,8 @@ class Accepted:
     async def connect(self) -> tuple[Any, socket.socket]:
         have = len(self.protocols)
         peer = await in_thread(self.stack.connect, port_of(self.server))
-        await eventually(lambda: len(self.protocols) > have and self.protocols[-1].transport, "the connection")
+        # The factory is called a turn before connection_made.
+        await eventually(lambda: len(self.protocols) > have and getattr(self.protocols[-1], "transport", True))
         return self.protocols[-1], peer
 
 

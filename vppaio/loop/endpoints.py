@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vppaio.loop.connect import sock_connect
 from vppaio.loop.private import SelectorLoop
+from vppaio.loop.sockets import adopt_bound
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
 
@@ -52,6 +53,8 @@ async def create_datagram_endpoint(
                 exc.strerror = f"{exc.strerror} (datagram endpoint {local_addr} to {remote_addr})"
             raise
 
+    if sock is not None:
+        sock = adopt_bound(loop, sock)
     if sock is not None or family == socket.AF_UNIX or not (local_addr or remote_addr) or "vpp" not in loop.stacks:
         return await on_host()
     pairs = await _address_pairs(loop, local_addr, remote_addr, family, proto, flags)

@@ -186,6 +186,12 @@ class EventLoop(Scheduler, SelectorLoop):
             return await sockets.sendfile(self, transp, file, offset, count)
         return await super()._sendfile_native(transp, file, offset, count)
 
+    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> Any:
+        if self._stand_ins.of(sock) is not None:
+            # asyncio then reads and sends. The kernel would send to what fileno() gives: a descriptor for polling.
+            raise asyncio.SendfileNotAvailableError("a session has no sendfile")
+        return await super()._sock_sendfile_native(sock, file, offset, count)
+
     # ---- datagrams ---------------------------------------------------------------------------------------------
 
     @_forwards
@@ -229,11 +235,6 @@ class EventLoop(Scheduler, SelectorLoop):
 
     async def sock_sendto(self, sock: Any, data: Any, address: Any) -> Any:
         return await sockets.perform(self, "sock_sendto", sock, data, address)
-
-    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
-        if self._stand_ins.of(sock) is not None:
-            raise asyncio.SendfileNotAvailableError("VPP has no sendfile")  # asyncio then reads, and calls sock_sendall
-        return await super()._sock_sendfile_native(sock, file, offset, count)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)

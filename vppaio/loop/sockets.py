@@ -60,11 +60,11 @@ def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
 
 
 def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
-    """A SessionSocket bound to the address of `sock`, if that is VPP's; else `sock`."""
+    """A SessionSocket bound to the address of `sock`, if that is VPP's and `sock` has no peer; else `sock`."""
     if not isinstance(sock, socket.socket) or sock.family not in _INET:
         return sock
     address = sock.getsockname()
-    if address[1] == 0 or not adopts(loop, sock, address[0]):
+    if address[1] == 0 or _is_connected(sock) or not adopts(loop, sock, address[0]):
         return sock
     made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
     made.bind(address)
@@ -76,6 +76,14 @@ def _check_non_blocking(loop: "EventLoop", sock: Any) -> None:
     """asyncio's check in debug mode, in asyncio's words."""
     if loop._debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:

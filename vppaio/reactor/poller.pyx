@@ -167,6 +167,8 @@ cdef class Poller:
                         if ready is None:
                             ready = []
                         ready.append((key, mask))
+        for worker in self.workers:
+            worker.begin_turn()
         return ready
 
     cdef int _ask(self, int how) except -1:

@@ -17,6 +17,8 @@ cdef class Session:
     cdef uint64_t tag           # what the epoll set returns: generation << 32 | slot
     cdef SessionHandler handler
     cdef uint32_t pending       # events to deliver again next turn
+    cdef uint32_t due           # and in this turn
+    cdef uint64_t turn          # of the worker, when its handler last heard of it
     cdef readonly bint closed
     cdef bint watched
     cdef bint connecting
@@ -26,6 +28,8 @@ cdef class Session:
     cdef void again(self, uint32_t events)
     cdef int shutdown_write(self) noexcept
     cdef int close(self) except -1
+    cdef int finish(self) except -1
+    cdef int _require_open(self, str call) except -1
     cdef Session accept(self, vcl_endpoint *peer, int *error)
 
 
@@ -40,7 +44,10 @@ cdef class Worker:
     cdef epoll_event *events    # one batch; next_event .. n_events are still to be dispatched
     cdef int n_events
     cdef int next_event
-    cdef list repeats           # sessions to be dispatched again without an event
+    cdef list repeats           # sessions to be dispatched again next turn without an event
+    cdef list due               # and in this turn
+    cdef bint due_first         # the last turn had no time for them
+    cdef uint64_t turn
     cdef list waiting           # handlers that want on_restored
     cdef object release
     cdef public dict by_fd      # kernel descriptor -> session, where the stack has descriptors
@@ -54,7 +61,11 @@ cdef class Worker:
     cdef Session adopt(self, uint32_t handle)
     cdef bint has_work(self)
     cdef int poll(self, int how) except -1
+    cdef int begin_turn(self) except -1
     cdef int dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1
+    cdef int _dispatch_batch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
+    cdef int _dispatch_due(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
+    cdef int _tell(self, Session session, uint32_t events, int64_t slow_ns, object report_slow) except -1
     cdef int check_lost(self) except -1
 
 

@@ -50,13 +50,6 @@ cdef int64_t monotonic_ns() noexcept nogil:
     return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
 
 
-cdef bint is_over(int64_t *deadline, int64_t budget_ns) noexcept nogil:
-    cdef int64_t now = monotonic_ns()
-    if deadline[0] == 0:
-        deadline[0] = now + budget_ns
-    return now > deadline[0]
-
-
 cdef class SessionHandler:
     """Who hears of a session's events: a transport, a listener, a connector."""
 
@@ -121,6 +114,7 @@ cdef class Session:
     cdef int close(self) except -1:
         """Close the session; its handler hears nothing more. Idempotent."""
         if self.closed:
+            self.handler = None
             return 0
         if self.connecting and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
             # VCL never frees the slot of a session closed while connecting if the connect then fails. The result will
@@ -131,11 +125,28 @@ cdef class Session:
         self.ops.session_close(self.handle)
         return 0
 
+    cdef int finish(self) except -1:
+        """Close the session, since both directions are at their end; its handler still hears of what it asked for with
+        `again`, until `close`."""
+        cdef SessionHandler handler = self.handler
+        cdef uint32_t pending = self.pending
+        cdef uint32_t due = self.due
+        self._forget()
+        self.handler, self.pending, self.due = handler, pending, due
+        self.ops.session_close(self.handle)
+        return 0
+
+    cdef int _require_open(self, str call) except -1:
+        """The handle of a closed session may be another's already."""
+        if self.closed:
+            check(-errno.EBADF, call)
+        return 0
+
     def _forget(self):
         cdef Worker worker = self.worker
         self.closed = True
         self.handler = None
-        self.pending = 0
+        self.pending = self.due = 0
         cdef uint32_t slot = <uint32_t> self.tag
         worker.slots[slot] = None
         worker.free_slots.append(slot)
@@ -167,30 +178,36 @@ cdef class Session:
         check(rv, "listen", str(self.local_address()), stack=self.stack)
 
     def shutdown(self, int how):
+        self._require_open("shutdown")
         check(self.ops.session_shutdown(self.handle, how), "shutdown")
 
     def local_address(self):
         """The address tuple of this end."""
         cdef vcl_endpoint endpoint
+        self._require_open("getsockname")
         check(self.ops.session_local(self.handle, &endpoint), "getsockname")
         return address_of(&endpoint)
 
     def peer_address(self):
         """The address tuple of the other end."""
         cdef vcl_endpoint endpoint
+        self._require_open("getpeername")
         check(self.ops.session_peer(self.handle, &endpoint), "getpeername")
         return address_of(&endpoint)
 
     def get_option(self, int level, int option):
         cdef int value = 0
+        self._require_open("getsockopt")
         check(self.ops.session_get_option(self.handle, level, option, &value), "getsockopt", f"{level}, {option}")
         return value
 
     def set_option(self, int level, int option, int value):
+        self._require_open("setsockopt")
         check(self.ops.session_set_option(self.handle, level, option, value), "setsockopt", f"{level}, {option}")
 
     def readable_bytes(self):
         """Bytes that a read would find now."""
+        self._require_open("FIONREAD")
         return check(self.ops.session_readable(self.handle), "FIONREAD")
 
     def fileno(self):
@@ -256,6 +273,7 @@ cdef class Worker:
         self.slots = []
         self.free_slots = []
         self.repeats = []
+        self.due = []
         self.waiting = []
         self.events = <epoll_event *> malloc(MAX_EVENTS * sizeof(epoll_event))
         self.buffer = <char *> malloc(BUFFER_SIZE)
@@ -324,6 +342,7 @@ cdef class Worker:
                 if handler is not None:
                     handler.on_closed()
         self.repeats.clear()
+        self.due.clear()
         self.waiting.clear()
         self.n_events = self.next_event = 0
         self.ops.session_close(self.vep)
@@ -352,7 +371,7 @@ cdef class Worker:
         }
 
     cdef bint has_work(self):
-        return self.next_event < self.n_events or len(self.repeats) > 0
+        return self.next_event < self.n_events or len(self.repeats) > 0 or len(self.due) > 0
 
     cdef int poll(self, int how) except -1:
         """Take events from the stack into the batch; returns how many are in it now."""
@@ -366,45 +385,43 @@ cdef class Worker:
             self.n_polls += 1
         return self.n_events - self.next_event
 
+    cdef int begin_turn(self) except -1:
+        """What was asked for with `Session.again` up to now is due in this turn; what is asked for from now on, in the
+        next one: a callback that resumes reading must not overtake what is scheduled already."""
+        cdef Session session
+        self.turn += 1
+        if self.repeats:
+            for session in self.repeats:
+                session.due |= session.pending
+                session.pending = 0
+            self.due += self.repeats
+            self.repeats.clear()
+        return 0
+
     cdef int dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1:
-        """Hand the batch to the handlers until it is empty or the time is up; what is left waits for the next turn.
+        """Hand the batch, and what is due again, to the handlers until nothing is left or the time is up; what is left
+        waits for the next turn.
 
         Handlers report their own exceptions; only SystemExit and KeyboardInterrupt come through.
         """
-        cdef list repeats
+        cdef int64_t deadline_ns = monotonic_ns() + budget_ns
+        if self.due_first:
+            self.due_first = False
+            if self._dispatch_due(deadline_ns, slow_ns, report_slow) == 0:
+                self._dispatch_batch(deadline_ns, slow_ns, report_slow)
+        elif self._dispatch_batch(deadline_ns, slow_ns, report_slow) == 0:
+            self._dispatch_due(deadline_ns, slow_ns, report_slow)
+        else:
+            self.due_first = True
+        return 0
+
+    cdef int _dispatch_batch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1:
+        """1 if the time is up."""
         cdef Session session
-        cdef SessionHandler handler
         cdef epoll_event *event
-        cdef uint32_t pending
+        cdef uint32_t events
         cdef uint64_t tag
         cdef int n = 0
-        cdef Py_ssize_t i
-        cdef int64_t started = 0
-        cdef int64_t deadline = 0  # set at the first look at the clock: small batches need none
-        if self.repeats:
-            repeats = self.repeats
-            self.repeats = []
-            i = 0
-            try:
-                while i < len(repeats):
-                    session = <Session> repeats[i]
-                    i += 1
-                    pending = session.pending
-                    session.pending = 0
-                    if session.handler is not None and pending:
-                        if slow_ns:
-                            started = monotonic_ns()
-                        handler = session.handler
-                        handler.on_events(pending)
-                        if slow_ns and monotonic_ns() - started >= slow_ns:
-                            report_slow(handler, (monotonic_ns() - started) * 1e-9)
-                    n += 1
-                    if n & (CLOCK_EVERY - 1) == 0 and i < len(repeats) and is_over(&deadline, budget_ns):
-                        self.n_budget_hits += 1
-                        return 0
-            finally:  # also when a handler lets KeyboardInterrupt through
-                if i < len(repeats):
-                    self.repeats = repeats[i:] + self.repeats
         while self.next_event < self.n_events:
             event = &self.events[self.next_event]
             self.next_event += 1
@@ -414,17 +431,63 @@ cdef class Worker:
                 self.n_stale += 1
                 continue
             self.n_events_seen += 1
-            if slow_ns:
-                started = monotonic_ns()
-            handler = session.handler
-            if handler is not None:
-                handler.on_events(event.events)
-                if slow_ns and monotonic_ns() - started >= slow_ns:
-                    report_slow(handler, (monotonic_ns() - started) * 1e-9)
+            events = event.events
+            if session.due:
+                # One call for both, as there is one on a selector: reading before writing.
+                events |= session.due
+                session.due = 0
+            elif session.turn == self.turn and events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+                # Data and end come in one batch, but the end is told a turn later than the data, as on a selector.
+                session.again(events)
+                continue
+            self._tell(session, events, slow_ns, report_slow)
             n += 1
-            if n & (CLOCK_EVERY - 1) == 0 and self.next_event < self.n_events and is_over(&deadline, budget_ns):
+            if n & (CLOCK_EVERY - 1) == 0 and self.next_event < self.n_events and monotonic_ns() > deadline_ns:
                 self.n_budget_hits += 1
-                return 0
+                return 1
+        return 0
+
+    cdef int _dispatch_due(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1:
+        """1 if the time is up."""
+        cdef list sessions
+        cdef Session session
+        cdef uint32_t events
+        cdef int n = 0
+        cdef Py_ssize_t i = 0
+        if not self.due:
+            return 0
+        sessions = self.due
+        self.due = []
+        try:
+            while i < len(sessions):
+                session = <Session> sessions[i]
+                i += 1
+                events = session.due
+                session.due = 0
+                if events:
+                    self._tell(session, events, slow_ns, report_slow)
+                n += 1
+                if n & (CLOCK_EVERY - 1) == 0 and i < len(sessions) and monotonic_ns() > deadline_ns:
+                    self.n_budget_hits += 1
+                    return 1
+        finally:  # also when a handler lets KeyboardInterrupt through
+            if i < len(sessions):
+                self.due = sessions[i:]
+        return 0
+
+    cdef int _tell(self, Session session, uint32_t events, int64_t slow_ns, object report_slow) except -1:
+        cdef SessionHandler handler = session.handler
+        cdef int64_t started
+        if handler is None:
+            return 0
+        session.turn = self.turn
+        if slow_ns == 0:
+            handler.on_events(events)
+            return 0
+        started = monotonic_ns()
+        handler.on_events(events)
+        if monotonic_ns() - started >= slow_ns:
+            report_slow(handler, (monotonic_ns() - started) * 1e-9)
         return 0
 
     def catch_up(self, double patience_s):

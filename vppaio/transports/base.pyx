@@ -252,6 +252,9 @@ cdef class SessionTransport(SessionHandler):
         if self.finished:
             return
         self.finished = True
+        # The end of a close that had something left to write comes here unannounced; the handle may soon be another's.
+        if not self.lost_writes:
+            self.lost_writes = 1
         try:
             if self.started:
                 self.protocol.connection_lost(exc)

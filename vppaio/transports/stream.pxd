@@ -14,9 +14,13 @@ cdef class StreamTransport(SessionTransport):
     cdef bint buffered          # protocol is a BufferedProtocol
     cdef int last_read          # bytes of the last read that brought some
     cdef bint eof_written
+    cdef bint fin_sent
     cdef bint eof_received
     cdef bint end_seen          # a read found the end, but it is news for later
     cdef int end_result         # 0: EOF, else the error
+    cdef int write_error        # a repeated write failed, but it is news for later
+    cdef object half_open       # the timer of _look_at_half_open
+    cdef bint was_reset
     cdef bint hang_up           # the peer has closed or reset
     cdef bint until_blocked     # a short read proves nothing: read until WOULD_BLOCK or the end
 
@@ -35,4 +39,7 @@ cdef class StreamTransport(SessionTransport):
     cdef int _flush(self) except -1
     cdef bint _refuse_write(self, str method, Py_ssize_t size) except -1
     cdef int _keep(self, bytes data, Py_ssize_t sent) except -1
+    cdef int _shutdown_write(self) except -1
+    cdef int _finish(self) except -1
+    cdef int _fail_later(self, int error) except -1
     cdef int _write_failed(self, int error) except -1

@@ -41,7 +41,7 @@ from vppaio.vcl.ops cimport (
 )
 
 from vppaio.transports.pseudosocket import SessionSocket
-from vppaio.vcl.errors import os_error
+from vppaio.vcl.errors import check, os_error
 
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size)
@@ -52,15 +52,16 @@ cdef enum:
     MAX_READ = 1024 * 1024
     READS_PER_TURN = 4  # of up to 256 KiB each; asyncio reads once a turn, and a turn costs us more than a read
     MAX_PIECES = 64  # of one vcl_ops.session_writev
+    SMALL_PIECE = 4096  # bytes
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
-
-
-cdef double HALF_OPEN_LOOK_S = 0.5
 
 
 class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
     """What `isinstance` sees: an extension type cannot inherit from asyncio.Transport (their instance layouts conflict),
     but `isinstance` also looks at `__class__`, which is how unittest.mock passes too."""
+
+
+cdef double LOOK_AT_HALF_OPEN_S = 0.25
 
 
 cdef class StreamTransport(SessionTransport):
@@ -93,10 +94,10 @@ cdef class StreamTransport(SessionTransport):
     cdef int handle(self, uint32_t events) except -1:
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.hang_up = self.until_blocked = True
+            if events & EPOLLERR:
+                self.was_reset = True
         if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
             self.pseudo.set_readable(True)
-        if events & EPOLLOUT and self.backlog_size:
-            self._write_ready()
         if not self.started:
             return 0
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -104,7 +105,30 @@ cdef class StreamTransport(SessionTransport):
                 self._read_ready()
             elif self.hang_up and self.session is not None and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
                 self._drain_to_inbox()
+        # After reading, as asyncio does. An error wakes the writer too: a paused reader would not find it.
+        if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and self.backlog_size:
+            self._write_ready()
+        if self.hang_up and self.half_open is None and not self.lost_writes:
+            if self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+                self.session.rearm()  # VCL has cleared the mask, and the backlog waits for EPOLLOUT
+                self.half_open = self._loop.call_later(LOOK_AT_HALF_OPEN_S, self._look_at_half_open)
         return 0
+
+    def _look_at_half_open(self):
+        """VPP says nothing when a connection ends whose peer had sent its FIN before, by the CLOSE_WAIT timer or by a reset
+        (vcl-facts 4.4). A writer would wait for ever, so ask."""
+        cdef Session session = self.session
+        self.half_open = None
+        if self.lost_writes or session.closed:
+            return
+        if session.ops.session_readable(session.handle) < 0:
+            if self.backlog_size:
+                self._write_failed(-ECONNRESET)
+                return
+            if self.eof_received:
+                self._fatal_error(os_error(-ECONNRESET, "recv"), "Fatal read error on socket transport")
+                return
+        self.half_open = self._loop.call_later(LOOK_AT_HALF_OPEN_S, self._look_at_half_open)
 
     # ---- inbound ------------------------------------------------------------------------------------------------
 
@@ -132,6 +156,8 @@ cdef class StreamTransport(SessionTransport):
                 if n > 0:
                     # Copy 2 of 2: data_received promises bytes; a BufferedProtocol and large reads avoid it.
                     data = PyBytes_FromStringAndSize(session.worker.buffer, n)
+            if n == 0 and self.write_error == -ECONNRESET:
+                n = -ECONNRESET  # the kernel tells it once, and it told the write
             if n > 0:
                 session.worker.n_read_bytes += n
                 self.last_read = n
@@ -143,7 +169,8 @@ cdef class StreamTransport(SessionTransport):
                 if <size_t> n < room and not self.until_blocked:
                     return 0
                 rounds += 1
-                if rounds == READS_PER_TURN:
+                # After a reset as asyncio does, once a turn: what the writer finds then comes before the rest.
+                if rounds == READS_PER_TURN or self.was_reset:
                     if self.session is not None:
                         self.session.again(EPOLLIN)
                     return 0
@@ -275,7 +302,7 @@ cdef class StreamTransport(SessionTransport):
     cdef int _read_eof(self) except -1:
         if self.inbox is not None:
             return 0
-        self.eof_received = True
+        self.eof_received = self.hang_up = True
         if self._loop.get_debug():
             logger.debug("%r received EOF", self)
         try:
@@ -287,24 +314,10 @@ cdef class StreamTransport(SessionTransport):
             return 0
         if not keep_open:
             self.close()
-        # Open so that the protocol, or the backlog, can write more, but we still can't receive more.
-        if (keep_open or self.backlog_size) and not self.finished:
-            self.session.rearm()
+        elif self.eof_written and not self.backlog_size and self.session is not None:
             if self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
-                self._watch_half_open()
+                self._finish()  # the FINs may have crossed
         return 0
-
-    def _watch_half_open(self):
-        """VPP ends a half-closed connection after its closewait-time and tells nobody (vcl-facts 4.4): look."""
-        if self.finished or self.session.closed or self.closing and not self.backlog_size:
-            return
-        if self.session.ops.session_readable(self.session.handle) < 0:
-            self._fatal_error(
-                ConnectionResetError(ECONNRESET, "VPP ended the half-closed connection, see closewait-time"),
-                "Fatal error: half-closed for too long",
-            )
-        else:
-            self._loop.call_later(HALF_OPEN_LOOK_S, self._watch_half_open)
 
     # ---- outbound -----------------------------------------------------------------------------------------------
 
@@ -353,6 +366,8 @@ cdef class StreamTransport(SessionTransport):
         if self.backlog is None:
             self.backlog = collections.deque()
         was_empty = not self.backlog_size
+        if len(pieces) > MAX_PIECES and size < len(pieces) * SMALL_PIECE:
+            pieces = [b"".join(pieces)]  # a copy, cheaper than many calls
         self.backlog.extend(pieces)
         self.backlog_size += size
         if was_empty:
@@ -386,6 +401,9 @@ cdef class StreamTransport(SessionTransport):
                 if n == -EAGAIN:
                     session.worker.n_write_blocked += 1
                     break
+                if sent:
+                    self._fail_later(n)
+                    break
                 self._write_failed(n)
                 return -1
             sent += n
@@ -414,7 +432,7 @@ cdef class StreamTransport(SessionTransport):
             if self.closing:
                 self._call_connection_lost(None)
             elif self.eof_written:
-                self.session.shutdown_write()
+                self._shutdown_write()
         return 0
 
     cdef int _flush(self) except -1:
@@ -425,6 +443,10 @@ cdef class StreamTransport(SessionTransport):
         cdef bytes piece
         cdef int count, n
         cdef Py_ssize_t offset
+        cdef bint progress = False
+        if self.write_error:
+            self._write_failed(self.write_error)
+            return -2
         while self.backlog_size:
             count = 0
             offset = self.head_offset
@@ -440,8 +462,12 @@ cdef class StreamTransport(SessionTransport):
                 session.worker.n_write_blocked += 1
                 return 0
             if n < 0:
+                if progress:
+                    self._fail_later(n)
+                    return 0
                 self._write_failed(n)
                 return -2
+            progress = True
             session.worker.n_written_bytes += n
             self.backlog_size -= n
             n += self.head_offset
@@ -450,8 +476,17 @@ cdef class StreamTransport(SessionTransport):
             self.head_offset = n
         return 1
 
+    cdef int _fail_later(self, int error) except -1:
+        """A repeated write failed. asyncio writes once a turn, and then reads first: so what came before the end is
+        delivered, and an EOF is told before the failure."""
+        self.write_error = error
+        self.session.again(EPOLLERR)
+        return 0
+
     cdef int _write_failed(self, int error) except -1:
         self.drop_backlog()
+        if self.end_seen and self.end_result < 0:
+            error = self.end_result  # the kernel tells it once, and it told the read
         exc = os_error(-ECONNRESET if error == -ENOTCONN else error, "send")
         waiter = self.empty_waiter
         self._fatal_error(exc, "Fatal write error on socket transport")
@@ -467,8 +502,33 @@ cdef class StreamTransport(SessionTransport):
         if self.closing or self.eof_written:
             return
         self.eof_written = True
+        if self.was_reset:
+            raise os_error(-ENOTCONN, "shutdown")  # VCL does not mind
         if not self.backlog_size:
-            self.session.shutdown_write()
+            self._shutdown_write()
+
+    cdef int _shutdown_write(self) except -1:
+        cdef Session session = self.session
+        if self.fin_sent:
+            return 0  # resume_writing was called with an empty backlog, and called write_eof
+        self.fin_sent = True
+        if self.hang_up and session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+            # VCL sends no FIN of ours after the peer's: vppcom_session_shutdown acts in state READY only (26.06). Closing
+            # sends it, and nothing else can come of a connection with two FINs.
+            if not self.eof_received and not self.end_seen:
+                self._drain_to_inbox()
+                session.again(EPOLLIN)
+            if self.eof_received or self.end_seen and self.end_result == 0:
+                return self._finish()
+        check(session.shutdown_write(), "shutdown")
+        return 0
+
+    cdef int _finish(self) except -1:
+        if not self.session.closed:
+            self.get_extra_info("sockname")
+            self.get_extra_info("peername")
+            self.session.finish()
+        return 0
 
     def can_write_eof(self):
         return True
@@ -508,6 +568,8 @@ cdef class StreamTransport(SessionTransport):
         self.empty_waiter = None
 
     def _call_connection_lost(self, exc):
+        if self.half_open is not None:
+            self.half_open.cancel()
         SessionTransport._call_connection_lost(self, exc)
         self.get_buffer = self.on_data = None  # each holds the protocol
         if self.empty_waiter is not None and not self.empty_waiter.done():

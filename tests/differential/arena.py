@@ -1,0 +1,99 @@
+"""Compares: one sequence on asyncio's loop and on ours, and what is left of it when it is shortened."""
+
+from __future__ import annotations
+
+import random
+from typing import Final, NamedTuple
+
+from tests.differential.operations import Sequence, sequence, spelled
+from tests.differential.places import Place, VppPlace, host, stock
+from tests.differential.player import STALLED, Entry, Player, describe
+from tests.vppinstance import VppInstance
+
+CALM: Final = (1, 5, 20)  # a disagreement counts if it is still there when packets get this much more time
+
+
+class Disagreement(NamedTuple):
+    sequence: Sequence
+    expected: list[list[Entry]]
+    seen: list[list[Entry]]
+
+    def __str__(self) -> str:
+        return "\n".join([spelled(self.sequence), *describe(self.sequence, self.expected, self.seen)])
+
+
+class Arena:
+    """asyncio's loop beside ours on one stack; a context manager.
+
+    Args:
+        stack: "host" or "vpp".
+        rules: what this stack cannot do (player.Rule).
+        vpp: a running VPP, for the stack of that name.
+    """
+
+    def __init__(self, stack: str, rules: frozenset[str] = frozenset(), vpp: VppInstance | None = None) -> None:
+        self.rules = rules
+        self.reference: Place = stock()
+        if stack == "host":
+            self.place = host()
+        else:
+            assert vpp is not None
+            self.place = VppPlace(vpp)
+        self.agreed = 0
+        self.verbose = False  # show them
+        self.repeated = 0  # because of a disagreement that was only a matter of time
+
+    def __enter__(self) -> Arena:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reference.close()
+        self.place.close()
+
+    def compare(
+        self, candidate: Sequence, calm: tuple[float, ...] = CALM, patience: float = STALLED
+    ) -> Disagreement | None:
+        """Play it on both; None if they agree at the first try or, with more time, at a later one."""
+        doubts: list[Disagreement] = []
+        for factor in calm:
+            player = Player(self.reference, candidate, self.rules)
+            expected = self.reference.loop.run_until_complete(player.play())
+            player = Player(self.place, candidate, self.rules, factor)
+            seen = self.place.loop.run_until_complete(player.play(expected, patience))
+            if seen == expected:
+                self.agreed += 1
+                self.repeated += len(doubts)
+                if self.verbose and doubts:
+                    print(*(f"\nonly with more time:\n{doubt}" for doubt in doubts), sep="", flush=True)
+                return None
+            doubts.append(Disagreement(candidate, expected, seen))
+        return doubts[-1]
+
+    def compare_seed(self, seed: int) -> Disagreement | None:
+        return self.compare(sequence(random.Random(seed)))
+
+    def shortened(self, found: Disagreement) -> Disagreement:
+        """The same disagreement with fewer steps and operations."""
+        progress = True
+        while progress:
+            progress = False
+            for shorter in _shorter(found.sequence):
+                if (smaller := self.compare(shorter, (3,), 0.3)) is not None:
+                    found, progress = smaller, True
+                    break
+        return found
+
+
+def _shorter(long: Sequence) -> list[Sequence]:
+    """Candidates, the boldest cuts first."""
+    steps = long.steps
+    cuts = []
+    size = max(len(steps) // 2, 1)
+    while size:
+        cuts += [steps[:at] + steps[at + size :] for at in range(0, len(steps), size)]
+        size //= 2
+    for at, step in enumerate(steps):
+        for drop in range(len(step.operations) if len(step.operations) > 1 else 0):
+            fewer = step._replace(operations=step.operations[:drop] + step.operations[drop + 1 :])
+            cuts.append((*steps[:at], fewer, *steps[at + 1 :]))
+    return [long._replace(steps=cut) for cut in cuts]

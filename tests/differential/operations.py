@@ -1,0 +1,133 @@
+"""What a sequence is made of: operations on a transport and on its peer, drawn at random.
+
+A sequence is plain data, so it can be printed, shortened and played again. Every operation makes sense in every state:
+what a state does not allow is refused by the transport, and the refusal is compared too.
+
+One generator, two sources of chance: `random.Random(seed)` for the long mode, hypothesis for the tests.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final, NamedTuple
+
+Operation = tuple[Any, ...]  # (name, arguments ...)
+
+# Far above all buffers on the way (socket buffers of 128 KiB on either side, VPP's FIFOs of 1 MiB), so that some of it
+# must wait in the transport until the peer reads. Everything else together is far below.
+BIG: Final = 2 << 20
+SIZES: Final = (0, 1, 10, 100, 1000, 1400)
+LIMITS: Final = (0, 1, 500, 1 << 14, 1 << 16, 1 << 18, 1 << 30)
+CALLBACKS: Final = ("connection_made", "data", "eof_received", "pause_writing", "resume_writing", "connection_lost")
+PROTOCOLS: Final = ("plain", "buffered", "tiny")  # tiny: a BufferedProtocol whose buffer takes a few bytes
+MAX_STEPS: Final = 25
+
+
+class Step(NamedTuple):
+    """Operations with no turn of the loop in between; afterwards the loop runs until nothing happens any more."""
+
+    operations: tuple[Operation, ...]
+
+
+class Sequence(NamedTuple):
+    """One connection's life.
+
+    Args:
+        role: of the transport: "server" (accepted) or "client" (create_connection).
+        protocol: the first one's kind, of PROTOCOLS, and what its eof_received returns.
+        steps: what happens to it.
+    """
+
+    role: str
+    protocol: tuple[str, bool]
+    steps: tuple[Step, ...]
+
+
+def sequence(chance: random.Random) -> Sequence:
+    """A random sequence; the same for the same state of `chance`."""
+    steps = [_step(chance) for _ in range(chance.randint(1, MAX_STEPS))]
+    return Sequence(chance.choice(("server", "client")), _protocol(chance), tuple(steps))
+
+
+def _step(chance: random.Random) -> Step:
+    if chance.random() < 0.1:
+        return Step((chance.choice([("peer_read",), ("peer_send", BIG)]),))
+    count = chance.choice((1, 1, 1, 1, 2, 2, 3, 4))
+    return Step(tuple(_operation(chance) for _ in range(count)))
+
+
+def _operation(chance: random.Random) -> Operation:
+    kind = chance.random()
+    if kind < 0.35:
+        return _of_peer(chance)
+    if kind < 0.5:
+        callback = chance.choice(CALLBACKS)
+        return ("arm", callback, tuple(_reaction(chance, callback) for _ in range(chance.choice((1, 1, 2)))))
+    return _of_transport(chance)
+
+
+def _of_peer(chance: random.Random) -> Operation:
+    name = chance.choices(
+        ("peer_send", "peer_read", "peer_shutdown", "peer_close", "peer_reset"), weights=(10, 4, 2, 1.2, 1)
+    )[0]
+    return (name, chance.choice((*SIZES[1:], 20000))) if name == "peer_send" else (name,)
+
+
+def _of_transport(chance: random.Random) -> Operation:
+    name = chance.choices(
+        (
+            "write", "writelines", "pause_reading", "resume_reading", "write_eof", "close", "abort", "set_protocol",
+            "set_write_buffer_limits", "get_write_buffer_size", "write_nonsense", "soon",
+        ),
+        weights=(12, 5, 5, 7, 1.5, 1.5, 1, 3, 4, 2, 0.5, 2),
+    )[0]  # fmt: skip
+    match name:
+        case "write":
+            size = BIG if chance.random() < 0.2 else chance.choice(SIZES)
+            return (name, chance.choice(("bytes", "bytearray", "memoryview")), size)
+        case "writelines":
+            sizes = [chance.choice(SIZES) for _ in range(chance.choice((0, 1, 2, 3)))]
+            times = chance.choice((1, 1, 1, 30))  # together more pieces than one writev takes
+            if sizes and chance.random() < 0.2:
+                sizes[chance.randrange(len(sizes))] = BIG
+                times = 1
+            return (name, chance.choice(("list", "generator")), tuple(sizes), times)
+        case "set_protocol":
+            return (name, *_protocol(chance))
+        case "set_write_buffer_limits":
+            high = chance.choice((None, *LIMITS))
+            low = chance.choice((None, 0, 1, 100, 1 << 13, 1 << 14, 1 << 17))
+            return (name, high, low)
+        case "write_nonsense":
+            return (name, chance.choice(("", "text", None, 1, ())))
+        case "soon":
+            return (name, chance.randint(1, 3))
+    return (name,)
+
+
+def _reaction(chance: random.Random, callback: str) -> Operation:
+    """What a protocol does inside a callback."""
+    if chance.random() < 0.1:
+        return ("raise",)
+    while True:
+        operation = _of_transport(chance)
+        # How much is left when resume_writing is called depends on the size of the kernel's bites, and so does what an
+        # abort would cut off then, and whether other limits mean another pause.
+        if callback == "resume_writing" and operation[0] in (
+            "abort",
+            "get_write_buffer_size",
+            "set_write_buffer_limits",
+        ):
+            continue
+        return operation
+
+
+def _protocol(chance: random.Random) -> tuple[str, bool]:
+    return chance.choices(PROTOCOLS, weights=(5, 3, 1))[0], chance.random() < 0.5
+
+
+def spelled(sequence: Sequence) -> str:
+    """As Python that makes it again."""
+    lines = [f"Sequence({sequence.role!r}, {sequence.protocol!r}, ("]
+    lines += [f"    Step({step.operations!r})," for step in sequence.steps]
+    return "\n".join([*lines, "))"])

@@ -1,0 +1,105 @@
+"""Disagreements found so far, shortened.
+
+Sequences and not seeds, which mean something else when the generator changes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.differential.operations import BIG, Sequence, Step
+
+REGRESSIONS: Final[dict[str, Sequence]] = {
+    "a repeated write that fails comes after the EOF": Sequence(
+        "server", ("plain", False), (Step((("peer_close",), ("write", "bytes", BIG))),)
+    ),
+    "a repeated write that fails does so a turn later": Sequence(
+        "client", ("buffered", True), (Step((("peer_close",),)), Step((("write", "bytearray", BIG), ("soon", 3))))
+    ),
+    "five late writes are warned of, not four": Sequence(
+        "server",
+        ("buffered", True),
+        (
+            Step((("arm", "connection_lost", (("write", "memoryview", 1),)), ("write", "memoryview", 1400))),
+            Step((("peer_close",),)),
+            Step((("write", "bytearray", 100),)),
+            Step((("write", "bytearray", 100),)),
+            Step((("write", "memoryview", 1),)),
+        ),
+    ),
+    "a write after a close that had to wait goes nowhere": Sequence(
+        "server",
+        ("plain", False),
+        (Step((("write", "bytes", BIG), ("close",))), Step((("peer_read",),)), Step((("write", "bytes", 1000),))),
+    ),
+    "write_eof tells that the connection is gone": Sequence(
+        "server", ("buffered", True), (Step((("pause_reading",),)), Step((("peer_reset",),)), Step((("write_eof",),)))
+    ),
+    "a reset found by the reader is the writer's reason too": Sequence(
+        "client", ("plain", True), (Step((("write", "bytes", BIG),)), Step((("peer_send", 100), ("peer_reset",))))
+    ),
+    "resuming and an error of the same turn are one event": Sequence(
+        "client",
+        ("plain", True),
+        (
+            Step((("pause_reading",),)),
+            Step((("peer_send", 100), ("write", "bytes", BIG))),
+            Step((("peer_shutdown",),)),
+            Step((("peer_close",), ("resume_reading",))),
+        ),
+    ),
+    "resuming does not overtake what is scheduled": Sequence(
+        "client",
+        ("buffered", True),
+        (Step((("peer_send", 1), ("pause_reading",))), Step((("soon", 2), ("resume_reading",)))),
+    ),
+    "one read a turn after a reset": Sequence(
+        "client", ("tiny", False), (Step((("write", "bytes", BIG),)), Step((("peer_send", 20000), ("peer_close",))))
+    ),
+    "many small lines are one write": Sequence(
+        "client",
+        ("buffered", False),
+        (
+            Step((("peer_close",), ("set_protocol", "tiny", True))),
+            Step((("writelines", "generator", (100, 10, 10), 30),)),
+        ),
+    ),
+    "pause_writing writes more": Sequence(
+        "server",
+        ("plain", True),
+        (Step((("arm", "pause_writing", (("write", "bytes", BIG),)),)), Step((("write", "bytearray", BIG),))),
+    ),
+    "the backlog is flushed after the peer's FIN while reading is paused": Sequence(
+        "client",
+        ("buffered", True),
+        (
+            Step((("writelines", "generator", (1, BIG), 1),)),
+            Step((("pause_reading",),)),
+            Step((("peer_shutdown",),)),
+        ),
+    ),
+    "the backlog is flushed after the peer's FIN while closing": Sequence(
+        "client",
+        ("plain", True),
+        (Step((("write", "bytes", BIG), ("close",))), Step((("peer_shutdown",),)), Step((("peer_read",),))),
+    ),
+    "write_eof is told to a peer that sent its FIN first": Sequence(
+        "client",
+        ("buffered", True),
+        (Step((("write", "bytes", BIG),)), Step((("write_eof",),)), Step((("peer_shutdown",),))),
+    ),
+    "FINs that cross": Sequence(
+        "client",
+        ("buffered", True),
+        (Step((("peer_send", 10), ("arm", "data", (("write_eof",),)), ("peer_shutdown",))),),
+    ),
+    "resuming and write_eof when the backlog is through": Sequence(
+        "server",
+        ("plain", False),
+        (
+            Step((("writelines", "list", (BIG,), 1),)),
+            Step((("arm", "resume_writing", (("resume_reading",), ("write_eof",))), ("pause_reading",))),
+            Step((("peer_shutdown",),)),
+        ),
+    ),
+}

@@ -1,0 +1,98 @@
+"""uvicorn, unchanged: its command line in a process of its own, with httptools and websockets."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.sites import PATIENCE, Site
+
+pytest.importorskip("uvicorn")
+
+APPLICATION = """
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"].upper()})
+    elif scope["type"] == "http":
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = [(b"x-client", scope["client"][0].encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"%d bytes" % len(body)})
+"""
+
+CLIENT = """
+import sys
+from websockets.sync.client import connect
+with connect(sys.argv[1], proxy=None) as connection:
+    for number in range(50):
+        connection.send(f"message {number}")
+        assert connection.recv(timeout=10) == f"MESSAGE {number}"
+print("done")
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("uvicorn")
+    (path / "application.py").write_text(textwrap.dedent(APPLICATION))
+    return path
+
+
+@contextlib.contextmanager
+def uvicorn(stack: Site, directory: Path, *options: str) -> Iterator[int]:
+    """A running uvicorn on our loop; ends as on Ctrl-C."""
+    with socket.socket() as free:
+        free.bind(("0.0.0.0", 0))
+        port: int = free.getsockname()[1]
+    command = ["-m", "uvicorn", "application:app", "--host", stack.address, "--port", str(port)]
+    command += ["--app-dir", str(directory), "--loop", "vppaio:new_event_loop", "--log-level", "warning", *options]
+    with stack.python(*command, stderr=subprocess.STDOUT) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE * 2
+            while True:
+                with contextlib.suppress(OSError):
+                    stack.connect(port, 1).close()
+                    break
+                assert process.poll() is None, process.stdout and process.stdout.read()
+                assert time.monotonic() < deadline, "uvicorn does not listen"
+                time.sleep(0.05)
+            yield port
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) in (0, -signal.SIGINT)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_requests(stack: Site, directory: Path, tmp_path: Path, http: str) -> None:
+    (tmp_path / "upload").write_bytes(bytes(1_000_000))
+    with uvicorn(stack, directory, "--http", http) as port:
+        url = f"http://{stack.address}:{port}/"
+        for options, answer in (((), "0 bytes"), (("--data-binary", f"@{tmp_path / 'upload'}"), "1000000 bytes")):
+            done = stack.command(["curl", "-sS", "-m", "20", "-i", *options, url])
+            assert done.stdout.endswith(answer), done.stderr
+            assert f"x-client: {stack.peer_address}" in done.stdout
+
+
+def test_web_sockets(stack: Site, directory: Path) -> None:
+    pytest.importorskip("websockets")
+    with uvicorn(stack, directory, "--ws", "auto") as port:
+        done = stack.command([sys.executable, "-c", CLIENT, f"ws://{stack.address}:{port}/"])
+        assert done.stdout == "done\n", done.stderr
