@@ -45,8 +45,6 @@ class EventLoop(Scheduler, SelectorLoop):
         ValueError: a setting is wrong; names it.
     """
 
-    _closed = True  # until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early
-
     def __init__(self, config: Config | None = None) -> None:
         self._config = Config() if config is None else config
         selector = Selector(self._config.busy_poll_us)

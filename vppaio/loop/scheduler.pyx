@@ -140,6 +140,9 @@ cdef class TimerHandle(Handle):
 cdef class Scheduler:
     """The compiled part of the event loop."""
 
+    def __cinit__(self, *args, **kwargs):
+        self._closed = True  # until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early
+
     def time(self):
         """Seconds on the monotonic clock, as time.monotonic()."""
         return monotonic_ns() * 1e-9
