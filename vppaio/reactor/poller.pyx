@@ -45,7 +45,7 @@ from vppaio.vcl.ops cimport (
 
 cdef enum:
     MAX_KERNEL_EVENTS = 256
-    BUDGET_NS = 1000000  # a timer may be late by this much because of sessions (and by one callback)
+    BUDGET_NS = 500000  # a timer may be late by two of these (this turn and the next come first) and a callback
     RETRY_LOST_NS = 250000000
     EVENT_READ = 1  # selectors.EVENT_READ
     EVENT_WRITE = 2
