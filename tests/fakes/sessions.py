@@ -138,11 +138,13 @@ class Worker:
         descriptor: readable while messages wait (or the stack is lost), level-triggered. Parked events do not show.
         delay: called for each message; True holds it back for a while (the descriptor shows it all the same, so an
             epoll_wait may find nothing).
+        fin_clears_mask: after the peer's FIN there is no IN and no OUT until a MOD, which is VCL's way.
     """
 
-    def __init__(self, index: int, delay: Any) -> None:
+    def __init__(self, index: int, delay: Any, fin_clears_mask: bool) -> None:
         self.index = index
         self.delay = delay
+        self.fin_clears_mask = fin_clears_mask
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.vep: int | None = None
         self.busy = False
@@ -292,8 +294,8 @@ class Worker:
                 # Without EPOLLOUT in the mask VCL says nothing at all.
                 return OUT | HUP if mask & OUT else 0
             case Message.FIN:
-                # From here on no IN and no OUT until a MOD.
-                session.mask = 0
+                if self.fin_clears_mask:
+                    session.mask = 0
                 if not session.is_member:
                     return 0
                 return (RDHUP | (HUP if session.fin_sent else 0)) if mask & RDHUP else HUP

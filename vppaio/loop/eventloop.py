@@ -103,7 +103,7 @@ class EventLoop(Scheduler, SelectorLoop):
             sock.detach()
         elif isinstance(sock, SessionSocket):
             sock.close()  # it was not served yet: creating the server failed
-        else:
+        elif sock.fileno() >= 0:
             super()._stop_serving(sock)
 
     # ---- connections -------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ cdef class Session:
         if self.closed:
             self.handler = None
             return 0
-        if self.connecting and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
+        if self.connecting and self.watched and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
             # VCL never frees the slot of a session closed while connecting if the connect then fails. The result will
             # come, at the latest when the SYN times out; an orphan waits for it.
             self.handler = _Orphan.__new__(_Orphan, self)

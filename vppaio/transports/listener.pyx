@@ -43,7 +43,12 @@ cdef class Listener(SessionHandler):
         self.accepts_per_turn = max(backlog, 1)
         self.reopen = reopen
         self.context = PyContext_CopyCurrent()
-        session.watch(self, EPOLLIN)
+        try:
+            session.watch(self, EPOLLIN)
+        except BaseException:  # no memory; the session has the descriptor, and nobody has the session
+            session.close()
+            sock.detach()
+            raise
         session.again(EPOLLIN)  # who came before we watched is not announced
 
     def close(self):

@@ -175,7 +175,7 @@ cdef class StreamTransport(SessionTransport):
                         self.session.again(EPOLLIN)
                     return 0
             elif n == -EAGAIN:
-                self.until_blocked = False
+                self.until_blocked = self.hang_up  # of a hang-up nothing more will be told: read on to the end
                 return 0
             elif rounds:
                 # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.
