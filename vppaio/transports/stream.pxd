@@ -8,6 +8,7 @@ cdef class StreamTransport(SessionTransport):
     cdef Py_ssize_t head_offset # bytes of backlog[0] already sent
     cdef list inbox             # received while paused, where the FIFO would not keep it (VCL_TRAP_FIN_EXPIRES)
     cdef object empty_waiter    # sendfile waits for an empty backlog
+    cdef public object sending  # the task of a native sendfile
     cdef object pseudo          # the SessionSocket that was handed out, on a stack without descriptors
     cdef object get_buffer      # of a BufferedProtocol
     cdef object on_data         # its buffer_updated, or data_received
@@ -40,6 +41,7 @@ cdef class StreamTransport(SessionTransport):
     cdef bint _refuse_write(self, str method, Py_ssize_t size) except -1
     cdef int _keep(self, bytes data, Py_ssize_t sent) except -1
     cdef int _shutdown_write(self) except -1
+    cdef int _stop_sending(self) except -1
     cdef int _finish(self) except -1
     cdef int _fail_later(self, int error) except -1
     cdef int _write_failed(self, int error) except -1
