@@ -3,7 +3,7 @@
 Answered elsewhere:
 
 - An attach that fails needs a diagnosis and no abort (envoy#26085): tests/unit/test_doctor.py, test_application.py.
-- Builds of libvppcom and VPP that differ crash (envoy#18727): the same, `test_library_of_another_release_than_vpps_is_refused`.
+- libvppcom and VPP of different builds crash (envoy#18727): the same, `test_library_of_another_release_...`.
 - The event queue overflows with many connections (FDio/vpp#3189): `Config.event_queue_size` sizes it; and a second
   application on a port is told so: tests/stacks/test_errors.py, `test_port_in_use`.
 - The heap grows with each connection (FDio/vpp#3463): tests/stacks/test_lifecycle.py, 2,000 connections either way.
