@@ -92,7 +92,7 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     try:
         await future
     except BaseException:
-        sock.close()
+        sock.abandon()
         raise
 
 

@@ -43,6 +43,13 @@ class TlsProtocol(RecordProtocol):
         super().__init__(loop, app_protocol, tls_context(sslcontext), *args, **kwargs)
         self.__dict__["max_size"] = _READ_SIZE  # what it reads
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        # asyncio forgets what is below before the protocol above hears of the end, and has no peername then to log.
+        if self._transport is not None:
+            self._extra["peername"] = self._transport.get_extra_info("peername")
+            self._extra["sockname"] = self._transport.get_extra_info("sockname")
+        super().connection_lost(exc)
+
     def get_buffer(self, n: int) -> memoryview:
         self._ssl_buffer_view = _shared.view
         return self._ssl_buffer_view

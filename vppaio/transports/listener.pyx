@@ -122,7 +122,7 @@ cdef class Listener(SessionHandler):
         self._reopen()
         return 0
 
-    cdef int on_closed(self) except -1:
+    cdef int on_closing(self) except -1:
         self.sock.detach()
         return 0
 

@@ -319,8 +319,7 @@ cdef class StreamTransport(InboundStream):
 
     cdef int finish(self) except -1:
         if not self.session.closed:
-            self.get_extra_info("sockname")
-            self.get_extra_info("peername")
+            self._keep_names()
             self.session.finish()
         return 0
 
@@ -355,6 +354,21 @@ cdef class StreamTransport(InboundStream):
 
     def _reset_empty_waiter(self):
         self.empty_waiter = None
+
+    def close(self):
+        self._stop_sending()
+        InboundStream.close(self)
+
+    def _force_close(self, exc):
+        self._stop_sending()
+        InboundStream._force_close(self, exc)
+
+    cdef int _stop_sending(self) except -1:
+        """Before the descriptor is closed: the loop would wait for it for ever, or for the next file of that number."""
+        sending, self.sending = self.sending, None
+        if sending is not None:
+            sending.cancel()
+        return 0
 
     def _call_connection_lost(self, exc):
         if self.half_open is not None:
