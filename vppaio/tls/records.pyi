@@ -1,3 +1,0 @@
-from asyncio import sslproto
-
-class RecordProtocol(sslproto.SSLProtocol): ...
