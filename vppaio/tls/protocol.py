@@ -2,18 +2,19 @@
 
 The state machine (handshake, records, flow control both ways, shutdown, timeouts) is asyncio's own
 `sslproto.SSLProtocol`, as the running Python has it, so every option of ssl.SSLContext and every rule of asyncio's
-TLS holds. It runs on memory BIOs, which is what makes it work on sessions without descriptors. Added here: a read
-buffer shared by all connections of a thread, where asyncio's has 256 KiB for each, and contexts of pyOpenSSL.
+TLS holds. It runs on memory BIOs, which is what makes it work on sessions without descriptors. The way of the bytes is
+compiled (tls.records). Added here: a read buffer shared by all connections of a thread, where asyncio's has 256 KiB for
+each, and contexts of pyOpenSSL.
 
 Below it is a transports.stream.StreamTransport, above it the transport that the protocol sees. Made by loop.
 """
 
 import asyncio
 import threading
-from asyncio import sslproto
 from typing import Any, ClassVar
 
 from vppaio.tls.pyopenssl import is_pyopenssl, wrap_context
+from vppaio.tls.records import RecordProtocol
 
 _READ_SIZE = 256 * 1024  # asyncio's
 
@@ -34,7 +35,7 @@ def tls_context(sslcontext: Any) -> Any:
     return wrap_context(sslcontext) if is_pyopenssl(sslcontext) else sslcontext
 
 
-class TlsProtocol(sslproto.SSLProtocol):
+class TlsProtocol(RecordProtocol):
     """asyncio's TLS protocol with a shared read buffer. Arguments as SSLProtocol's."""
 
     max_size: ClassVar[int] = 0  # what SSLProtocol.__init__ allocates
