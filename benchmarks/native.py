@@ -14,7 +14,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 TABLES: Final = HERE.parent / "vppaio" / "vcl"
 BUILD: Final = HERE / "build"  # git ignores it
-_SHARED: Final = [TABLES / "host.c", TABLES / "libvppcom.c"]
+_SHARED: Final = sorted(TABLES.glob("*.c"))
 
 
 class Unavailable(Exception):

@@ -55,19 +55,6 @@ VPP_EXCLUSIONS = (
         "the port is in use on the kernel's stack, and free on VPP",
         _CLIENTS,
     ),
-    *(
-        Rule(
-            f"test_sendfile.*.test_sock_sendfile_{test}",
-            "ends with close of the adopted kernel socket; its session closes when the socket object is freed",
-            _CLIENTS,
-        )
-        for test in ("success", "with_offset_and_count", "zero_size", "mix_with_regular_send")
-    ),
-    Rule(
-        "test_sock_lowlevel.*.test_sock_client_racing",
-        "calls send on the kernel socket itself, which cannot carry VPP's packets",
-        _CLIENTS,
-    ),
 )
 
 RULES = (

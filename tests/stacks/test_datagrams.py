@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import statistics
 import threading
 import time
 from typing import Any
@@ -239,10 +240,13 @@ def test_flood_from_the_peer_leaves_room_for_timers(stack: Site) -> None:
         flooding = asyncio.create_task(in_thread(flood))
         try:
             await endpoint.next()
+            late = []
             for _ in range(20):
                 started = time.monotonic()
                 await asyncio.sleep(0.01)
-                assert time.monotonic() - started < 0.5
+                late.append(time.monotonic() - started)
+            # One may meet a stall of the machine; a loop that only reads datagrams would miss all of them.
+            assert statistics.median(late) < 0.5
         finally:
             stop.set()
             await flooding

@@ -11,7 +11,7 @@ import socket
 from asyncio import constants
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from vppaio.config import Config
 from vppaio.loop import connect, endpoints, serve, sockets
@@ -44,6 +44,17 @@ def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
         waiter.exception()
 
 
+def _with_peername(extra: Any, sock: Any) -> dict[str, Any]:
+    """Extra information with the peer's address, which the kernel forgets when the connection is reset."""
+    if extra is not None and "peername" in extra:
+        return cast(dict[str, Any], extra)
+    try:
+        peername = sock.getpeername()
+    except OSError:
+        peername = None
+    return {**(extra or {}), "peername": peername}
+
+
 class EventLoop(Scheduler, SelectorLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
@@ -61,7 +72,6 @@ class EventLoop(Scheduler, SelectorLoop):
         self._poller = selector.poller
         self._stacks = Stacks(self._config, self._poller)
         self._listeners: dict[Any, Any] = {}
-        self._stand_ins = sockets.StandIns()
         super().__init__(selector)
 
     # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
@@ -116,11 +126,12 @@ class EventLoop(Scheduler, SelectorLoop):
     def _make_socket_transport(
         self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
     ) -> Any:
-        made = self._stand_ins.take(sock)
+        made = sockets.take(sock)
         if made is not None:
-            return StreamTransport(self, made.session, protocol, waiter, extra, server, made)
+            return StreamTransport(self, made.session, protocol, waiter, _with_peername(extra, made), server, made)
         if sock.family in _INET and sock.type == socket.SOCK_STREAM:
             self._ensure_fd_no_transport(sock)
+            extra = _with_peername(extra, sock)
             session = self._stacks.worker("host").adopt_fd(sock.fileno())
             session.set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return StreamTransport(self, session, protocol, waiter, extra, server, sock)
@@ -187,7 +198,7 @@ class EventLoop(Scheduler, SelectorLoop):
         return await super()._sendfile_native(transp, file, offset, count)
 
     async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> Any:
-        if self._stand_ins.of(sock) is not None:
+        if sockets.session_socket(sock) is not None:
             # asyncio then reads and sends. The kernel would send to what fileno() gives: a descriptor for polling.
             raise asyncio.SendfileNotAvailableError("a session has no sendfile")
         return await super()._sock_sendfile_native(sock, file, offset, count)
@@ -201,7 +212,7 @@ class EventLoop(Scheduler, SelectorLoop):
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> Any:
-        made = self._stand_ins.take(sock)
+        made = sockets.take(sock)
         if made is not None:
             return DatagramTransport(self, made.session, protocol, address, waiter, extra, made)
         if sock.family not in _INET:

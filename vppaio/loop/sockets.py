@@ -23,30 +23,56 @@ if TYPE_CHECKING:
 
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 
+# Which session stands in for which kernel socket; forgotten, and closed, with the socket.
+_stand_ins: Final[weakref.WeakKeyDictionary[socket.socket, SessionSocket]] = weakref.WeakKeyDictionary()
 
-class StandIns:
-    """Which session stands in for which kernel socket; forgotten, and closed, with the socket."""
 
-    def __init__(self) -> None:
-        self._made: weakref.WeakKeyDictionary[socket.socket, SessionSocket] = weakref.WeakKeyDictionary()
+class _StoodInFor(socket.socket):
+    """What a kernel socket becomes when a session stands in for it: its owner's calls reach the session. (The object
+    has no room for an attribute of ours, but its class may change.)"""
 
-    def of(self, sock: Any) -> SessionSocket | None:
-        """The session's socket to use for `sock`: itself, its stand-in, or None for one that stays the kernel's."""
-        if isinstance(sock, SessionSocket):
-            return sock
-        return self._made.get(sock) if self._made and isinstance(sock, socket.socket) else None
+    __slots__ = ()
 
-    def add(self, sock: socket.socket, made: SessionSocket) -> None:
-        self._made[sock] = made
-        weakref.finalize(sock, made.close)
+    def close(self) -> None:
+        made = _stand_ins.pop(self, None)
+        if made is not None:
+            made.close()
+        super().close()
 
-    def take(self, sock: Any) -> SessionSocket | None:
-        """As `of`, for a transport or server that owns it from here on; it closes the kernel socket too."""
-        made = self.of(sock)
-        if made is not None and made is not sock:
-            del self._made[sock]
-            made.kernel_socket = sock
-        return made
+
+def _forward(name: str) -> None:
+    def method(self: socket.socket, *args: Any) -> Any:
+        made = _stand_ins.get(self)
+        return getattr(super(_StoodInFor, self) if made is None else made, name)(*args)
+
+    setattr(_StoodInFor, name, method)
+
+
+for _name in ("getpeername", "getsockname", "recv", "recv_into", "send", "shutdown"):
+    _forward(_name)
+
+
+def session_socket(sock: Any) -> SessionSocket | None:
+    """The session's socket to use for `sock`: itself, its stand-in, or None for one that stays the kernel's."""
+    if isinstance(sock, SessionSocket):
+        return sock
+    return _stand_ins.get(sock) if _stand_ins and isinstance(sock, socket.socket) else None
+
+
+def take(sock: Any) -> SessionSocket | None:
+    """As `session_socket`, for a transport that owns it from here on; it closes the kernel socket too."""
+    made = session_socket(sock)
+    if made is not None and made is not sock:
+        del _stand_ins[sock]
+        made.kernel_socket = sock
+    return made
+
+
+def _stand_in(made: SessionSocket, sock: socket.socket) -> None:
+    _stand_ins[sock] = made
+    weakref.finalize(sock, made.close)
+    if type(sock) is socket.socket:
+        sock.__class__ = _StoodInFor
 
 
 def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
@@ -87,7 +113,7 @@ def _is_connected(sock: socket.socket) -> bool:
 
 
 async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
-    made = loop._stand_ins.of(sock)
+    made = session_socket(sock)
     if made is not None:
         _check_non_blocking(loop, sock)
         await connect.sock_connect(loop, made, address)
@@ -102,7 +128,7 @@ async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
             if local[1] != 0:
                 made.bind(local)
             await connect.sock_connect(loop, made, address)
-            loop._stand_ins.add(sock, made)
+            _stand_in(made, sock)
             return
     try:
         await SelectorLoop.sock_connect(loop, sock, address)
@@ -140,7 +166,7 @@ _READS: Final[dict[str, Callable[..., Any]]] = {
 
 async def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Any:
     """The sock_* method `name`: asyncio's for a socket of the kernel's, else on the session."""
-    made = loop._stand_ins.of(sock)
+    made = session_socket(sock)
     if made is None:
         return await getattr(SelectorLoop, name)(loop, sock, *args)
     _check_non_blocking(loop, sock)
@@ -156,6 +182,7 @@ async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, off
 
     Raises:
         SendfileNotAvailableError: the connection is on VPP, or it is no regular file; asyncio then reads and writes.
+        ConnectionError: it was closed meanwhile, by whichever side.
     """
     sock = transport.kernel_socket()
     if sock is None:
@@ -166,8 +193,17 @@ async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, off
     try:
         await written
         with loop._stacks.lent(sock.fileno()):
-            return await loop.sock_sendfile(sock, file, offset, count, fallback=False)
+            sending = transport.sending = loop.create_task(
+                loop.sock_sendfile(sock, file, offset, count, fallback=False)
+            )
+            return await sending
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if transport.sending is not None or (task is not None and task.cancelling()):
+            raise
+        raise ConnectionError("Connection is closed") from None
     finally:
+        transport.sending = None
         transport._reset_empty_waiter()
         if was_reading:
             transport.resume_reading()

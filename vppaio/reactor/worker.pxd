@@ -7,7 +7,7 @@ cdef class SessionHandler:
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_lost(self) except -1
     cdef int on_restored(self) except -1
-    cdef int on_closed(self) except -1
+    cdef int on_closing(self) except -1
 
 
 cdef class Session:

@@ -65,9 +65,9 @@ cdef class SessionHandler:
         """The stack is back; called where `Worker.wait_restored` was asked for it."""
         return 0
 
-    cdef int on_closed(self) except -1:
-        """The loop was closed, and with it the session, descriptor included: forget the number, which may be another
-        file's by the time somebody closes it again."""
+    cdef int on_closing(self) except -1:
+        """The loop closes, and next the session, descriptor included: forget the number, which may be another file's by
+        the time somebody closes it again."""
         return 0
 
 
@@ -338,9 +338,9 @@ cdef class Worker:
             if session is not None:
                 handler = session.handler
                 session.connecting = False
-                session.close()
                 if handler is not None:
-                    handler.on_closed()
+                    handler.on_closing()
+                session.close()
         self.repeats.clear()
         self.due.clear()
         self.waiting.clear()

@@ -2,17 +2,19 @@
 
 The state machine (handshake, records, flow control both ways, shutdown, timeouts) is asyncio's own
 `sslproto.SSLProtocol`, as the running Python has it, so every option of ssl.SSLContext and every rule of asyncio's
-TLS holds. It runs on memory BIOs, which is what makes it work on sessions without descriptors. Added here: a read
-buffer shared by all connections of a thread, where asyncio's has 256 KiB for each, and contexts of pyOpenSSL.
+TLS holds. It runs on memory BIOs, which is what makes it work on sessions without descriptors. The way of the bytes is
+compiled (tls.records). Added here: a read buffer shared by all connections of a thread, where asyncio's has 256 KiB for
+each, and contexts of pyOpenSSL.
 
 Below it is a transports.stream.StreamTransport, above it the transport that the protocol sees. Made by loop.
 """
 
+import asyncio
 import threading
-from asyncio import sslproto
 from typing import Any, ClassVar
 
 from vppaio.tls.pyopenssl import is_pyopenssl, wrap_context
+from vppaio.tls.records import RecordProtocol
 
 _READ_SIZE = 256 * 1024  # asyncio's
 
@@ -33,7 +35,7 @@ def tls_context(sslcontext: Any) -> Any:
     return wrap_context(sslcontext) if is_pyopenssl(sslcontext) else sslcontext
 
 
-class TlsProtocol(sslproto.SSLProtocol):
+class TlsProtocol(RecordProtocol):
     """asyncio's TLS protocol with a shared read buffer. Arguments as SSLProtocol's."""
 
     max_size: ClassVar[int] = 0  # what SSLProtocol.__init__ allocates
@@ -41,6 +43,19 @@ class TlsProtocol(sslproto.SSLProtocol):
     def __init__(self, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(loop, app_protocol, tls_context(sslcontext), *args, **kwargs)
         self.__dict__["max_size"] = _READ_SIZE  # what it reads
+
+    def take_back(self, reader: asyncio.StreamReader | None) -> None:
+        """A client need not wait for our answer to its STARTTLS: what the reader got behind it is the handshake's."""
+        if reader is not None and (read_ahead := reader._buffer):  # type: ignore[attr-defined]
+            self._incoming.write(read_ahead)  # type: ignore[attr-defined]
+            read_ahead.clear()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        # asyncio forgets what is below before the protocol above hears of the end, and has no peername then to log.
+        if self._transport is not None:
+            self._extra["peername"] = self._transport.get_extra_info("peername")
+            self._extra["sockname"] = self._transport.get_extra_info("sockname")
+        super().connection_lost(exc)
 
     def get_buffer(self, n: int) -> memoryview:
         self._ssl_buffer_view = _shared.view

@@ -48,7 +48,8 @@ cdef class SessionTransport(SessionHandler):
                    object sock) except -1
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_lost(self) except -1
-    cdef int on_closed(self) except -1
+    cdef int on_closing(self) except -1
+    cdef int _keep_names(self) except -1
     cdef int handle(self, uint32_t events) except -1
     cdef int drop_backlog(self) except -1
     cdef int maybe_pause_protocol(self) except -1

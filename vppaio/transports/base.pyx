@@ -5,6 +5,7 @@ called. The rules are those of asyncio.selector_events._SelectorTransport and tr
 
 Base of transports.stream and transports.datagram; knows its session (reactor.worker). On the loop's thread.
 """
+import asyncio
 import errno
 import socket
 import warnings
@@ -39,6 +40,8 @@ cdef class SessionTransport(SessionHandler):
         try:
             session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
         except BaseException:  # no memory; the session has the descriptor, and nobody has the session
+            self.finished = True
+            self.server = None
             session.close()
             if sock is not None:
                 sock.detach()
@@ -76,9 +79,10 @@ cdef class SessionTransport(SessionHandler):
         return f"<{' '.join(info)}>"
 
     def __del__(self):
-        if self.session is not None and not self.session.closed:
+        if self.session is not None and not self.finished:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self._release()
+            self._detach_from_server()
 
     # ---- news from the session ----------------------------------------------------------------------------------
 
@@ -103,7 +107,8 @@ cdef class SessionTransport(SessionHandler):
         )
         return 0
 
-    cdef int on_closed(self) except -1:
+    cdef int on_closing(self) except -1:
+        self._keep_names()
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.detach()
@@ -195,7 +200,7 @@ cdef class SessionTransport(SessionHandler):
     def get_extra_info(self, name, default=None):
         if name in self.extra:
             return self.extra[name]
-        if name in ("socket", "sockname", "peername") and self.session is not None and not self.session.closed:
+        if name in ("socket", "sockname", "peername") and self.session is not None:
             # Made when it is first asked for: most connections never are.
             self.extra[name] = value = self._look_up(name)
             return value
@@ -203,7 +208,7 @@ cdef class SessionTransport(SessionHandler):
 
     def _look_up(self, name):
         if name == "socket":
-            return trsock.TransportSocket(self._socket())
+            return trsock.TransportSocket(self._closed_socket() if self.session.closed else self._socket())
         try:
             if self.sock is not None:
                 return self.sock.getsockname() if name == "sockname" else self.sock.getpeername()
@@ -221,6 +226,15 @@ cdef class SessionTransport(SessionHandler):
             else:
                 self.sock = SessionSocket.of(self.session, socket.SOCK_STREAM)
         return self.sock
+
+    def _closed_socket(self):
+        """For who asks after the end: a socket object that says so, as the one that asyncio's transport had."""
+        name = self.get_extra_info("sockname")
+        family = socket.AF_INET6 if name is not None and len(name) == 4 else socket.AF_INET
+        kind = socket.SOCK_DGRAM if isinstance(self, asyncio.DatagramTransport) else socket.SOCK_STREAM
+        sock = socket.socket(family, kind)
+        sock.close()
+        return sock
 
     # ---- the end ------------------------------------------------------------------------------------------------
 
@@ -267,16 +281,24 @@ cdef class SessionTransport(SessionHandler):
         finally:
             self._release()
             self.protocol = None
-            server, self.server = self.server, None
-            if server is not None:
-                server._detach(self)
+            self._detach_from_server()
 
-    def _release(self):
-        """Let go of session and socket. What was asked before stays known, as asyncio's extra dict does."""
-        if self.session is None:
-            return
+    def _detach_from_server(self):
+        server, self.server = self.server, None
+        if server is not None:
+            server._detach(self)
+
+    cdef int _keep_names(self) except -1:
+        """The session is about to close, and the names stay known, as in asyncio's extra dict."""
         self.get_extra_info("sockname")
         self.get_extra_info("peername")
+        return 0
+
+    def _release(self):
+        """Let go of session and socket."""
+        if self.session is None:
+            return
+        self._keep_names()
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.detach()

@@ -157,6 +157,9 @@ cdef class DatagramTransport(SessionTransport):
         self.timer = None
         if self.finished or self.session.closed:
             return
+        if self.reviving:  # the fresh session would refuse; _revived sends what waits
+            self._look_again(SUSPICIOUS_S)
+            return
         if self.backlog_size:
             self._flush()
         if self.started and not self.paused and not self.closing and self._read_ready():

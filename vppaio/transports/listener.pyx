@@ -92,7 +92,7 @@ cdef class Listener(SessionHandler):
             elif error == -EAGAIN:
                 return 0
             elif error != -ECONNABORTED:
-                return self._refused(os_error(error, "accept"))
+                return self._refused(os_error(error, "accept", stack=self.session.stack))
         # The backlog was used up, so there may be more: next turn.
         self.session.again(EPOLLIN)
         return 0
@@ -127,7 +127,7 @@ cdef class Listener(SessionHandler):
         self._reopen()
         return 0
 
-    cdef int on_closed(self) except -1:
+    cdef int on_closing(self) except -1:
         self.sock.detach()
         return 0
 

@@ -52,6 +52,7 @@ class SessionSocket:
         self._io: SocketIO | None = None
         self._poll_fd = -1
         self._readable = False
+        self._closed = False
         # A kernel socket that this one stands in for (loop.sockets); closed with it.
         self.kernel_socket: socket.socket | None = None
 
@@ -64,18 +65,27 @@ class SessionSocket:
     def __repr__(self) -> str:
         return (
             f"<vppaio.SessionSocket stack={self.worker.stack}, family={self.family!s}, type={self.type!s}"
-            f"{', closed' if self._session is None and self._bound is None else ''}, laddr={self._bound}>"
+            f"{', closed' if self._closed else ''}, laddr={self._bound}>"
         )
 
     @property
     def session(self) -> Session:
-        """The session behind it, made when it is first needed: VCL never frees one that was not used."""
+        """The session behind it, made when it is first needed: VCL never frees one that was not used.
+
+        Raises:
+            OSError: EBADF, it is closed.
+        """
+        self._require_open()
         if self._session is None:
             protocol = TCP if self.type == socket.SOCK_STREAM else UDP
             self._session = self.worker.create(protocol, self.family == socket.AF_INET)
             for (level, option), value in self._options.items():
                 self._session.set_option(level, option, value)
         return self._session
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def fileno(self) -> int:
         """A descriptor: the kernel's, or on VPP one that is only good for polling, made when it is first asked for.
@@ -158,6 +168,7 @@ class SessionSocket:
         return self.session
 
     def getsockname(self) -> tuple[Any, ...]:
+        self._require_open()
         if self._bound is not None:
             return self._bound  # VCL overwrites a datagram session's own address with that of the last datagram
         if self._session is None:
@@ -165,11 +176,13 @@ class SessionSocket:
         return self._session.local_address()
 
     def getpeername(self) -> tuple[Any, ...]:
+        self._require_open()
         if self._session is None:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         return self._session.peer_address()
 
     def getsockopt(self, level: int, option: int, buflen: int = 0) -> int | bytes:
+        self._require_open()
         if (level, option) in self._options:
             value = self._options[level, option]
         else:
@@ -182,6 +195,7 @@ class SessionSocket:
         Raises:
             OSError: ENOPROTOOPT, the stack does not know the option.
         """
+        self._require_open()
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             raise OSError(errno.ENOPROTOOPT, "Protocol not available: VPP has no SO_LINGER")
         number = value if isinstance(value, int) else int.from_bytes((value or b"")[:4], "little")
@@ -228,6 +242,7 @@ class SessionSocket:
         return SessionSocket(self.worker, self.family, self.type, session), address
 
     def shutdown(self, how: int) -> None:
+        self._require_open()
         if self._session is None:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         self._session.shutdown(how)
@@ -258,13 +273,19 @@ class SessionSocket:
         self._close_descriptors()
         return -1
 
-    def close(self) -> None:
+    def abandon(self) -> None:
+        """Close the session and be as new: after a connect that failed, another may be tried."""
         session, self._session = self._session, None
+        self._io = None
         if session is not None:
             session.discard()
+
+    def close(self) -> None:
+        self.abandon()
         self._close_descriptors()
 
     def _close_descriptors(self) -> None:
+        self._closed = True
         self._io = None
         sock, self.kernel_socket = self.kernel_socket, None
         if sock is not None:

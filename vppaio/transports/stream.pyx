@@ -1,16 +1,11 @@
 """StreamTransport: asyncio's transport on a TCP session.
 
-Inbound: the poller calls `on_events`, the rx FIFO is read into the worker's buffer until it is empty, and the protocol
-gets each piece. Outbound: `write` offers the bytes to the tx FIFO at once; what it refuses waits in the backlog
-until EPOLLOUT. The rules are those of asyncio.selector_events._SelectorSocketTransport, and so are the numbers.
+The receiving side is transports.inbound; here is the sending side, and what both share: `write` offers the bytes to the
+tx FIFO at once; what it refuses waits in the backlog until EPOLLOUT. The rules are those of
+asyncio.selector_events._SelectorSocketTransport, and so are the numbers.
 
-Sessions are edge-triggered from birth (IN|OUT|RDHUP, see reactor.poller), so three things differ from a selector loop:
-
-- Nothing is registered or unregistered for pausing. A paused transport ignores the event and looks again on resume.
-- A read that returns less than it had room for has emptied the FIFO, and the next arrival is announced; one more read to
-  see WOULD_BLOCK would be for nothing. Not so at the start (news may have come before we watched) and once the peer has
-  hung up: then read to the end.
-- A write is repeated until WOULD_BLOCK: only then does VCL announce room (vcl-facts 4.3).
+Sessions are edge-triggered from birth (IN|OUT|RDHUP, see reactor.poller), so a write is repeated until WOULD_BLOCK: only
+then does VCL announce room (vcl-facts 4.3).
 
 Knows its session (reactor.worker) and its protocol; made by loop.eventloop and transports.listener. On the loop's thread.
 """
@@ -19,17 +14,12 @@ import collections
 from asyncio import constants
 from asyncio.log import logger
 
-from cpython.buffer cimport (
-    PyBUF_SIMPLE,
-    PyBUF_WRITABLE,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 from vppaio.reactor.worker cimport Session
-from vppaio.transports.base cimport Py_DECREF, PyObject, SessionTransport, call, raise_it
+from vppaio.transports.inbound cimport InboundStream
 from vppaio.vcl.ops cimport (
     EPOLLERR,
     EPOLLHUP,
@@ -43,14 +33,7 @@ from vppaio.vcl.ops cimport (
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl.errors import check, os_error
 
-cdef extern from "Python.h":
-    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size)
-    int resize_bytes "_PyBytes_Resize" (PyObject **data, Py_ssize_t size)
-
 cdef enum:
-    LARGE_READ = 32 * 1024  # from here on a copy costs more than asking how much there is
-    MAX_READ = 1024 * 1024
-    READS_PER_TURN = 4  # of up to 256 KiB each; asyncio reads once a turn, and a turn costs us more than a read
     MAX_PIECES = 64  # of one vcl_ops.session_writev
     SMALL_PIECE = 4096  # bytes
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
@@ -64,7 +47,7 @@ class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
 cdef double LOOK_AT_HALF_OPEN_S = 0.25
 
 
-cdef class StreamTransport(SessionTransport):
+cdef class StreamTransport(InboundStream):
     """A TCP connection.
 
     Args:
@@ -102,9 +85,9 @@ cdef class StreamTransport(SessionTransport):
             return 0
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             if not self.paused:
-                self._read_ready()
+                self.read_ready()
             elif self.hang_up and self.session is not None and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
-                self._drain_to_inbox()
+                self.drain_to_inbox()
         # After reading, as asyncio does. An error wakes the writer too: a paused reader would not find it.
         if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and self.backlog_size:
             self._write_ready()
@@ -129,195 +112,6 @@ cdef class StreamTransport(SessionTransport):
                 self._fatal_error(os_error(-ECONNRESET, "recv"), "Fatal read error on socket transport")
                 return
         self.half_open = self._loop.call_later(LOOK_AT_HALF_OPEN_S, self._look_at_half_open)
-
-    # ---- inbound ------------------------------------------------------------------------------------------------
-
-    cdef int _read_ready(self) except -1:
-        cdef Session session
-        cdef int n, rounds = 0
-        cdef size_t room
-        cdef bytes data = None
-        if self.inbox is not None:
-            self._empty_inbox()
-            rounds = 1
-        while not self.paused and not self.closing and not self.eof_received:
-            session = self.session
-            if self.end_seen:
-                n = self.end_result
-            elif self.buffered:
-                n = self._read_buffered(&room)
-                if self.closing:
-                    return 0
-            elif self.last_read >= LARGE_READ and session.ops.session_readable(session.handle) >= LARGE_READ:
-                data = self._read_large(&room, &n)
-            else:
-                room = session.worker.buffer_size
-                n = session.ops.session_read(session.handle, session.worker.buffer, room)
-                if n > 0:
-                    # Copy 2 of 2: data_received promises bytes; a BufferedProtocol and large reads avoid it.
-                    data = PyBytes_FromStringAndSize(session.worker.buffer, n)
-            if n == 0 and self.write_error == -ECONNRESET:
-                n = -ECONNRESET  # the kernel tells it once, and it told the write
-            if n > 0:
-                session.worker.n_read_bytes += n
-                self.last_read = n
-                if self.buffered:
-                    self._buffer_updated(n)
-                else:
-                    self._deliver(data)
-                    data = None
-                if <size_t> n < room and not self.until_blocked:
-                    return 0
-                rounds += 1
-                # After a reset as asyncio does, once a turn: what the writer finds then comes before the rest.
-                if rounds == READS_PER_TURN or self.was_reset:
-                    if self.session is not None:
-                        self.session.again(EPOLLIN)
-                    return 0
-            elif n == -EAGAIN:
-                self.until_blocked = self.hang_up  # of a hang-up nothing more will be told: read on to the end
-                return 0
-            elif rounds:
-                # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.
-                self.end_seen = True
-                self.end_result = n
-                session.again(EPOLLIN)
-                return 0
-            elif n == 0:
-                return self._read_eof()
-            else:
-                self._fatal_error(os_error(-ECONNRESET if n == -ENOTCONN else n, "recv"),
-                                  "Fatal read error on socket transport")
-                return 0
-        return 0
-
-    cdef bytes _read_large(self, size_t *room, int *n):
-        """Read straight into a bytes object with room for a little more than there is: that saves copying much."""
-        cdef Session session = self.session
-        cdef PyObject *raw
-        room[0] = <size_t> min(session.ops.session_readable(session.handle), MAX_READ) + 1
-        raw = new_bytes(NULL, <Py_ssize_t> room[0])
-        if raw == NULL:
-            raise MemoryError
-        n[0] = session.ops.session_read(session.handle, PyBytes_AS_STRING(<object> raw), room[0])
-        if resize_bytes(&raw, max(n[0], 0)) < 0:
-            raise MemoryError
-        data = <bytes> raw
-        Py_DECREF(raw)
-        return data
-
-    cdef int _deliver(self, object data) except -1:
-        if not call(self.on_data, data):
-            self._protocol_failed("data_received")
-        return 0
-
-    cdef int _protocol_failed(self, str method) except -1:
-        """End the connection for the exception that is set."""
-        try:
-            raise_it()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
-        return 0
-
-    cdef int _read_buffered(self, size_t *room) except? -1:
-        """Read into the protocol's own buffer; `room` gets its size."""
-        cdef Py_buffer view
-        cdef int n
-        room[0] = 0
-        try:
-            buffer = self.get_buffer(-1)
-            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
-            return -EAGAIN
-        if view.len == 0:
-            PyBuffer_Release(&view)
-            self._fatal_error(RuntimeError("get_buffer() returned an empty buffer"),
-                              "Fatal error: protocol.get_buffer() call failed.")
-            return -EAGAIN
-        room[0] = <size_t> view.len
-        n = self.session.ops.session_read(self.session.handle, view.buf, room[0])
-        PyBuffer_Release(&view)
-        return n
-
-    cdef int _buffer_updated(self, int n) except -1:
-        if not call(self.on_data, n):
-            self._protocol_failed("buffer_updated")
-        return 0
-
-    cdef int _drain_to_inbox(self) except -1:
-        """The peer has closed while reading is paused, and VPP will drop what we leave in the FIFO in 2 s (CLOSE_WAIT):
-        keep it here. The FIFO's size bounds it."""
-        cdef Session session = self.session
-        cdef int n = 1
-        if self.end_seen:
-            return 0
-        while n > 0:
-            n = session.ops.session_read(session.handle, session.worker.buffer, session.worker.buffer_size)
-            if n > 0:
-                session.worker.n_read_bytes += n
-                if self.inbox is None:
-                    self.inbox = []
-                self.inbox.append(PyBytes_FromStringAndSize(session.worker.buffer, n))
-        if n != -EAGAIN:
-            # Not to be read again: the CLOSE_WAIT timer may make "not connected" of the end meanwhile.
-            self.end_seen = True
-            self.end_result = n
-        return 0
-
-    def _empty_inbox(self):
-        """Deliver what `_drain_to_inbox` kept."""
-        while self.inbox and not self.paused and not self.closing:
-            data = self.inbox.pop(0)
-            if not self.buffered:
-                self._deliver(data)
-            elif rest := self._feed_buffered(data):
-                self.inbox.insert(0, rest)
-        if not self.inbox:
-            self.inbox = None
-
-    def _feed_buffered(self, data):
-        """Give `data` to a BufferedProtocol in pieces that fit its buffers; returns what a pause leaves over."""
-        cdef Py_ssize_t n = 0
-        while data and not self.paused and not self.closing:
-            try:
-                with memoryview(self.protocol.get_buffer(-1)) as view:
-                    n = min(len(view), len(data))
-                    view[:n] = data[:n]
-                if not n:
-                    raise RuntimeError("get_buffer() returned an empty buffer")
-                self.protocol.buffer_updated(n)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-                return b""
-            data = data[n:]
-        return data
-
-    cdef int _read_eof(self) except -1:
-        if self.inbox is not None:
-            return 0
-        self.eof_received = self.hang_up = True
-        if self._loop.get_debug():
-            logger.debug("%r received EOF", self)
-        try:
-            keep_open = self.protocol.eof_received()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
-            return 0
-        if not keep_open:
-            self.close()
-        elif self.eof_written and not self.backlog_size and self.session is not None:
-            if self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
-                self._finish()  # the FINs may have crossed
-        return 0
 
     # ---- outbound -----------------------------------------------------------------------------------------------
 
@@ -496,7 +290,7 @@ cdef class StreamTransport(SessionTransport):
 
     cdef int drop_backlog(self) except -1:
         self.head_offset = 0
-        return SessionTransport.drop_backlog(self)
+        return InboundStream.drop_backlog(self)
 
     def write_eof(self):
         if self.closing or self.eof_written:
@@ -516,35 +310,29 @@ cdef class StreamTransport(SessionTransport):
             # VCL sends no FIN of ours after the peer's: vppcom_session_shutdown acts in state READY only (26.06). Closing
             # sends it, and nothing else can come of a connection with two FINs.
             if not self.eof_received and not self.end_seen:
-                self._drain_to_inbox()
+                self.drain_to_inbox()
                 session.again(EPOLLIN)
             if self.eof_received or self.end_seen and self.end_result == 0:
-                return self._finish()
+                return self.finish()
         check(session.shutdown_write(), "shutdown")
         return 0
 
-    cdef int _finish(self) except -1:
+    cdef int finish(self) except -1:
         if not self.session.closed:
-            self.get_extra_info("sockname")
-            self.get_extra_info("peername")
+            self._keep_names()
             self.session.finish()
         return 0
 
     def can_write_eof(self):
         return True
 
-    def pause_reading(self):
-        SessionTransport.pause_reading(self)
-        if self.paused and self.hang_up and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES and not self.session.closed:
-            self._drain_to_inbox()
-
     def resume_reading(self):
-        SessionTransport.resume_reading(self)
+        InboundStream.resume_reading(self)
         if self.pseudo is not None and not self.hang_up:
             self.pseudo.set_readable(False)
 
     def _socket(self):
-        sock = SessionTransport._socket(self)
+        sock = InboundStream._socket(self)
         if self.pseudo is None and isinstance(sock, SessionSocket):
             self.pseudo = sock
             sock.set_readable(self.hang_up)
@@ -567,17 +355,25 @@ cdef class StreamTransport(SessionTransport):
     def _reset_empty_waiter(self):
         self.empty_waiter = None
 
+    def close(self):
+        self._stop_sending()
+        InboundStream.close(self)
+
+    def _force_close(self, exc):
+        self._stop_sending()
+        InboundStream._force_close(self, exc)
+
+    cdef int _stop_sending(self) except -1:
+        """Before the descriptor is closed: the loop would wait for it for ever, or for the next file of that number."""
+        sending, self.sending = self.sending, None
+        if sending is not None:
+            sending.cancel()
+        return 0
+
     def _call_connection_lost(self, exc):
         if self.half_open is not None:
             self.half_open.cancel()
-        SessionTransport._call_connection_lost(self, exc)
+        InboundStream._call_connection_lost(self, exc)
         self.get_buffer = self.on_data = None  # each holds the protocol
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-
-    def set_protocol(self, protocol):
-        self.protocol = protocol
-        self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        # Bound once and not for every message, as uvloop has it, too.
-        self.get_buffer = getattr(protocol, "get_buffer", None) if self.buffered else None
-        self.on_data = getattr(protocol, "buffer_updated" if self.buffered else "data_received", None)

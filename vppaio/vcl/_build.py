@@ -4,6 +4,7 @@ Run by setup.py (`python setup.py build_ext --inplace` in a checkout). cffi pars
 preprocessor, so the headers are handed over without their directives: each declaration has one place.
 """
 
+from glob import glob
 from pathlib import Path
 
 from cffi import FFI
@@ -29,9 +30,9 @@ ffibuilder.set_source(
     #include "libvppcom.h"
     const struct vcl_ops *vppaio_host_ops (void);
     """,
-    sources=[f"{FOLDER}/host.c", f"{FOLDER}/libvppcom.c"],
+    sources=[f"{FOLDER}/{name}" for name in sorted(glob("*.c", root_dir=ROOT / FOLDER))],
     include_dirs=[FOLDER],
-    depends=[f"{FOLDER}/{name}" for name in ("vcl_ops.h", "libvppcom.h", "host_table.h", "_cdef.h")],
+    depends=[f"{FOLDER}/{name}" for name in sorted(glob("*.h", root_dir=ROOT / FOLDER))],
     libraries=["dl"],  # dlopen is in libc itself only since glibc 2.34
     # Hidden: the only name to export is the module's init function, which Python.h marks.
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],

@@ -5,17 +5,18 @@
  * Slots live in chunks that never move and are given back only with their worker: a pointer to a slot stays good while
  * another thread makes sessions, so a call that slips in before session_listen has marked its worker meets stale state
  * at worst, never freed memory. The way through the chunk directory costs one load from a line that is hot anyway.
- *
- * Included by host.c only.
  */
 #ifndef VPPAIO_HOST_TABLE_H
 #define VPPAIO_HOST_TABLE_H
+
+#include "vcl_ops.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 
 /* The worker is the top byte of a handle, and handles are returned as ints: the sign bit stays clear. */
 #define MAX_WORKERS 128
@@ -67,24 +68,18 @@ typedef struct worker
 } worker;
 
 /* Allocated at first use and never freed, only reused: a worker handle of any age can be looked at safely. */
-static _Atomic (worker *) workers[MAX_WORKERS];
+extern _Atomic (worker *) host_workers[MAX_WORKERS];
 
 /* The worker with this number, taken or not; NULL without memory. */
-static worker *
-worker_at (int index)
-{
-  worker *w = atomic_load (&workers[index]);
-  if (w)
-    return w;
-  worker *fresh = calloc (1, sizeof (*fresh));
-  if (!fresh)
-    return NULL;
-  fresh->first_free = NO_SLOT;
-  if (atomic_compare_exchange_strong (&workers[index], &w, fresh))
-    return fresh;
-  free (fresh); /* another thread was first, and `w` is now its worker */
-  return w;
-}
+worker *host_worker_at (int index);
+/* Index of a slot that the caller fills or gives back, or -errno. */
+int host_take_slot (worker *w);
+void host_give_back_slot (worker *w, uint32_t index);
+void host_free_slots (worker *w);
+/* The session has begun to say true things to epoll, or a new one: tell the kernel's epoll set. 0 or -errno. */
+int host_tell_epoll (worker *w, session *s);
+/* 0 or -errno. */
+int host_control_epoll (worker *w, session *s, int op);
 
 static inline int
 handle_of (int worker_index, int index)
@@ -103,7 +98,7 @@ find_worker (int index, worker **found)
 {
   if ((unsigned) index >= MAX_WORKERS)
     return -EBADF;
-  worker *w = atomic_load_explicit (&workers[index], memory_order_acquire);
+  worker *w = atomic_load_explicit (&host_workers[index], memory_order_acquire);
   if (!w || !atomic_load_explicit (&w->taken, memory_order_acquire))
     return -EBADF;
   if (atomic_load_explicit (&w->busy, memory_order_acquire))
@@ -115,7 +110,7 @@ find_worker (int index, worker **found)
 static inline worker *
 owner_of (uint32_t handle)
 {
-  return atomic_load_explicit (&workers[handle / MAX_SESSIONS], memory_order_acquire);
+  return atomic_load_explicit (&host_workers[handle / MAX_SESSIONS], memory_order_acquire);
 }
 
 /* The check on every data call: a few compares and no write. A worker without sessions has `used` 0, so `taken` need not
@@ -138,45 +133,11 @@ find_session (uint32_t handle, session **found)
   return 0;
 }
 
-/* Index of a slot that the caller fills or gives back, or -errno. */
-static int
-take_slot (worker *w)
+/* Says nothing to epoll yet. */
+static inline bool
+is_silent (const session *s)
 {
-  if (w->first_free != NO_SLOT)
-    {
-      uint32_t index = w->first_free;
-      w->first_free = slot (w, index)->next_free;
-      return index;
-    }
-  if (w->used == MAX_SESSIONS)
-    return -EMFILE;
-  session **chunk = &w->chunks[w->used / CHUNK_SESSIONS];
-  if (!*chunk && !(*chunk = calloc (CHUNK_SESSIONS, sizeof (session))))
-    return -ENOMEM;
-  return w->used++;
-}
-
-static void
-give_back_slot (worker *w, uint32_t index)
-{
-  session *s = slot (w, index);
-  s->state = FREE;
-  s->next_free = w->first_free;
-  w->first_free = index;
-}
-
-static void
-free_slots (worker *w)
-{
-  uint32_t chunks = (w->used + CHUNK_SESSIONS - 1) / CHUNK_SESSIONS;
-  w->used = 0;
-  w->first_free = NO_SLOT;
-  w->has_epoll_set = false;
-  for (uint32_t i = 0; i < chunks; i++)
-    {
-      free (w->chunks[i]);
-      w->chunks[i] = NULL;
-    }
+  return s->state == NEW || (s->state == BOUND && s->proto == VCL_PROTO_TCP);
 }
 
 #endif

@@ -1,0 +1,3 @@
+from asyncio import sslproto
+
+class RecordProtocol(sslproto.SSLProtocol): ...

@@ -1,0 +1,234 @@
+"""RecordProtocol: the way of the bytes through asyncio's TLS protocol, compiled.
+
+What happens for every message of an established connection: ciphertext in, one `data_received`, one `write`, ciphertext
+out. The rules and their order are those of `sslproto.SSLProtocol`, whose methods these replace and whose state they use.
+What is left out is what a message need not pay for:
+
+- A read that can only say "want read", by an exception, when OpenSSL has nothing left. Known for ssl.SSLObject only:
+  pyOpenSSL's connection keeps records of its own.
+- A 256 KiB bytes object for each read, cut down to the few bytes that came: a TLS record has 16 KiB at most.
+- The Python layer of ssl.SSLObject over `_ssl`'s object.
+
+Base of tls.protocol. On the loop's thread.
+"""
+import ssl
+from asyncio import sslproto
+from asyncio.log import logger
+from asyncio.sslproto import SSLProtocolState
+
+cdef enum:
+    MAX_RECORD = 16 * 1024  # bytes of plaintext
+    LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+cdef object WRAPPED = SSLProtocolState.WRAPPED
+cdef object FLUSHING = SSLProtocolState.FLUSHING
+cdef object CLOSED_STATES = (SSLProtocolState.FLUSHING, SSLProtocolState.SHUTDOWN, SSLProtocolState.UNWRAPPED)
+cdef object AGAIN = sslproto.SSLAgainErrors
+
+
+cdef class _Engine:
+    """What a message needs of the connection and the BIOs, looked up once."""
+
+    cdef object incoming, outgoing
+    cdef object feed, read, write, take  # bound methods: BIO in, TLS read and write, BIO out
+    cdef object pending  # None where it is not known
+    cdef object send  # of the transport below
+
+    def __cinit__(self, sslobj, incoming, outgoing, transport):
+        known = isinstance(sslobj, ssl.SSLObject)
+        engine = sslobj._sslobj if known else sslobj
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.feed = incoming.write
+        self.take = outgoing.read
+        self.read = engine.read
+        self.write = engine.write
+        self.pending = engine.pending if known else None
+        self.send = transport.write
+
+    cdef bint has_more(self) except -1:
+        """False if a further read would only say "want read"."""
+        return self.pending is None or self.incoming.pending or self.pending()
+
+
+cdef _Engine engine_of(protocol):
+    engine = protocol._engine
+    if engine is None:
+        raise ConnectionError("TLS: the connection is not open")
+    return engine
+
+
+class TlsTransport(sslproto._SSLProtocolTransport):
+    """What the protocol above sees."""
+
+    def write(self, data):
+        protocol = self._ssl_protocol
+        if type(data) is bytes and protocol._state is WRAPPED and not protocol._write_backlog:
+            if data:
+                protocol._write_through(data)
+        else:
+            super().write(data)
+
+
+class RecordProtocol(sslproto.SSLProtocol):
+    _engine = None
+
+    def _get_app_transport(self):
+        if self._app_transport is None:
+            if self._app_transport_created:
+                raise RuntimeError("Creating _SSLProtocolTransport twice")
+            self._app_transport = TlsTransport(self._loop, self)
+            self._app_transport_created = True
+        return self._app_transport
+
+    def _on_handshake_complete(self, handshake_exc):
+        if self._transport is not None:
+            self._engine = _Engine(self._sslobj, self._incoming, self._outgoing, self._transport)
+        super()._on_handshake_complete(handshake_exc)
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        self._engine = None  # holds the transport
+
+    # ---- inbound ------------------------------------------------------------------------------------------------
+
+    def buffer_updated(self, nbytes):
+        if self._state is not WRAPPED:
+            super().buffer_updated(nbytes)
+            return
+        engine_of(self).feed(self._ssl_buffer_view[:nbytes])
+        self._do_read()
+
+    def _do_read(self):
+        state = self._state
+        if state is not WRAPPED and state is not FLUSHING:
+            return
+        try:
+            if not self._app_reading_paused:
+                if self._app_protocol_is_buffer:
+                    self._do_read__buffered()
+                else:
+                    self._do_read__copied()
+                if self._write_backlog:
+                    self._do_write()
+                elif self._app_writing_paused or self._outgoing.pending:
+                    self._process_outgoing()
+            if self._ssl_reading_paused or self._incoming.pending:
+                self._control_ssl_reading()
+        except Exception as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _do_read__copied(self):
+        cdef _Engine engine = engine_of(self)
+        first = None
+        chunks = None
+        chunk = b"1"
+        try:
+            while True:
+                chunk = engine.read(MAX_RECORD)
+                if not chunk:
+                    break
+                if first is None:
+                    first = chunk
+                elif chunks is None:
+                    chunks = [first, chunk]
+                else:
+                    chunks.append(chunk)
+                if not engine.has_more():
+                    break
+        except AGAIN:
+            pass
+        if chunks is not None:
+            self._app_protocol.data_received(b"".join(chunks))
+        elif first is not None:
+            self._app_protocol.data_received(first)
+        if not chunk:  # close_notify
+            self._call_eof_received()
+            self._start_shutdown()
+
+    def _do_read__buffered(self):
+        cdef _Engine engine = engine_of(self)
+        cdef Py_ssize_t offset = 0
+        cdef Py_ssize_t count = 1
+        buffer = self._app_protocol_get_buffer(self._get_read_buffer_size())
+        cdef Py_ssize_t wants = len(buffer)
+        try:
+            while offset < wants:
+                count = engine.read(wants - offset, buffer[offset:] if offset else buffer)
+                if count <= 0:
+                    break
+                offset += count
+                if not engine.has_more():
+                    break
+            else:
+                self._loop.call_soon(self._do_read)  # the buffer is full, and there may be more
+        except AGAIN:
+            pass
+        if offset > 0:
+            self._app_protocol_buffer_updated(offset)
+        if count == 0:  # close_notify
+            self._call_eof_received()
+            self._start_shutdown()
+
+    # ---- outbound -----------------------------------------------------------------------------------------------
+
+    def _write_appdata(self, list_of_data):
+        if self._state in CLOSED_STATES:
+            if self._conn_lost >= LOG_THRESHOLD:
+                logger.warning("SSL connection is closed")
+            self._conn_lost += 1
+            return
+        for data in list_of_data:
+            self._write_backlog.append(data)
+            self._write_buffer_size += len(data)
+        if self._state is WRAPPED:
+            try:
+                self._do_write()
+            except Exception as exc:
+                self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _write_through(self, data):
+        """`_write_appdata` of one bytes object with nothing before it, wrapped."""
+        cdef Py_ssize_t count = 0
+        try:
+            try:
+                count = engine_of(self).write(data)
+            except AGAIN:
+                pass
+            if count < len(data):
+                self._write_backlog.append(data[count:])
+                self._write_buffer_size += len(data) - count
+            self._process_outgoing()
+        except Exception as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _do_write(self):
+        cdef _Engine engine = engine_of(self)
+        backlog = self._write_backlog
+        cdef Py_ssize_t size, count
+        try:
+            while backlog:
+                data = backlog[0]
+                size = len(data)
+                count = engine.write(data)
+                if count < size:
+                    backlog[0] = data[count:]
+                    self._write_buffer_size -= count
+                else:
+                    del backlog[0]
+                    self._write_buffer_size -= size
+        except AGAIN:
+            pass
+        self._process_outgoing()
+
+    def _process_outgoing(self):
+        cdef _Engine engine = self._engine
+        if engine is None:
+            super()._process_outgoing()
+            return
+        if not self._ssl_writing_paused:
+            data = engine.take()
+            if data:
+                engine.send(data)
+        if self._app_writing_paused or self._write_buffer_size or engine.outgoing.pending:
+            self._control_app_writing()

@@ -1,0 +1,3 @@
+from vppaio.transports.base import SessionTransport
+
+class InboundStream(SessionTransport): ...

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The process: attach once, fork, detach, exit.
+ */
+#define _GNU_SOURCE
+#include "libvppcom.h"
+#include "vpp_worker.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int vpp_attached, vpp_forked;
+struct timespec vpp_last_accept;
+static int tried, given_up, last_signal;
+static pid_t owner;
+
+/* Runs before VCL's own exit handler, which takes leave of the calling thread's worker and crashes if it has none. That
+ * handler is our farewell: it speaks through the app socket, as VPP hears the end of the other workers. vppcom_app_destroy
+ * would say so a second time, through the message queue. VPP acts on the socket at once and frees its handle, and on the
+ * queue up to 0.1 s later; an application that has attached meanwhile, such as this service restarted, has got the same
+ * handle and is detached in our place: its listen hangs (session_node.c: session_mq_detach_handler, 26.06). */
+static void
+at_exit (int status, void *unused)
+{
+  int i, busy = 0;
+
+  (void) unused;
+  for (i = 0; i < MAX_WORKERS; i++)
+    busy |= vpp_workers[i].registered && vpp_workers[i].busy; /* another thread is inside listen */
+  vpp_attached = 0;
+  if (last_signal && !vpp_forked)
+    {
+      fflush (NULL);
+      signal (last_signal, SIG_DFL);
+      raise (last_signal);
+    }
+  if (vpp_forked || given_up || busy || getpid () != owner)
+    {
+      fflush (NULL);
+      _exit (status);
+    }
+  vcl.worker_index_set (0);
+}
+
+void
+vppaio_vpp_end_by_signal (int number)
+{
+  last_signal = number;
+}
+
+int
+vppaio_vpp_attach (const char *app_name)
+{
+  int rv;
+
+  if (!vpp_library_is_open ())
+    return -ENOENT;
+  if (tried)
+    return vpp_attached ? -EALREADY : -ENOTRECOVERABLE;
+  tried = 1;
+  owner = getpid ();
+  rv = vcl.app_create (app_name);
+  if (given_up)
+    return -ETIMEDOUT;
+  if (rv < 0)
+    return rv;
+  on_exit (at_exit, 0);
+  vpp_workers[0].registered = 1;
+  vpp_attached = 1;
+  vcl.worker_index_set (-1);
+  return 0;
+}
+
+void
+vppaio_vpp_give_up (void)
+{
+  given_up = 1;
+  on_exit (at_exit, 0);
+}
+
+double
+vppaio_vpp_since_accept (void)
+{
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC_COARSE, &now);
+  return (double) (now.tv_sec - vpp_last_accept.tv_sec) + 1e-9 * (double) (now.tv_nsec - vpp_last_accept.tv_nsec);
+}
+
+void
+vppaio_vpp_poll_all (void)
+{
+  struct epoll_event events[64];
+  int i;
+
+  for (i = 0; i < MAX_WORKERS; i++)
+    if (vpp_workers[i].has_vep && !enter (i) && !vpp_detached (i))
+      vcl.epoll_wait (vpp_workers[i].vep, events, 64, VCL_WAIT_NOW);
+}
+
+void
+vppaio_vpp_detach (void)
+{
+  vpp_attached = 0;
+}
+
+void
+vppaio_vpp_forked (void)
+{
+  if (!vpp_attached || vpp_forked)
+    return;
+  vpp_forked = 1;
+  vpp_attached = 0;
+  on_exit (at_exit, 0);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Workers, and the epoll set of each.
+ */
+#define _GNU_SOURCE
+#include "vpp_worker.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+worker_t vpp_workers[MAX_WORKERS];
+__thread int vpp_current = -1;
+
+int
+vpp_detached (int index)
+{
+  worker_t *w = &vpp_workers[index];
+  int now = vcl.worker_is_detached && vcl.worker_is_detached () == 1;
+
+  if (now && !w->was_detached)
+    w->epoch++;
+  w->was_detached = now;
+  return now;
+}
+
+int
+vpp_grow (void **array, int *room, int wanted, size_t item)
+{
+  int larger = *room ? *room : 64;
+  void *moved;
+
+  if (wanted <= *room)
+    return 0;
+  while (larger < wanted)
+    larger *= 2;
+  moved = realloc (*array, larger * item);
+  if (!moved)
+    return -ENOMEM;
+  *array = moved;
+  *room = larger;
+  return 0;
+}
+
+/* Notes what a new handle is. A handle on the closing list that VCL gives out again was freed meanwhile. */
+int
+vpp_remember (uint32_t session, uint8_t kind)
+{
+  worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+  uint32_t index = SESSION_INDEX (session);
+  int i, room = (int) w->n_sessions;
+
+  if (vpp_grow ((void **) &w->sessions, &room, (int) index + 1, sizeof (*w->sessions)))
+    return -ENOMEM;
+  w->n_sessions = (uint32_t) room;
+  w->sessions[index].kind = kind;
+  w->sessions[index].epoch = w->epoch;
+  for (i = 0; i < w->n_closing; i++)
+    if (w->closing[i] == session)
+      w->closing[i] = w->closing[--w->n_closing];
+  return 0;
+}
+
+int
+vpp_worker_register (void)
+{
+  int index;
+
+  if (!vpp_attached)
+    return vpp_forked ? -EOWNERDEAD : -ENOTCONN;
+  vcl.worker_index_set (-1); /* VCL registers only a thread that has none */
+  vpp_current = -1;
+  /* EEXIST stands for every failure: max-workers reached, or VPP refused. */
+  if (vcl.worker_register () < 0)
+    {
+      vcl.worker_index_set (-1);
+      return -ENOBUFS;
+    }
+  index = vcl.worker_index ();
+  if (index < 0 || index >= MAX_WORKERS)
+    {
+      vcl.worker_unregister ();
+      return -ENOBUFS;
+    }
+  vpp_current = index;
+  memset (&vpp_workers[index], 0, sizeof (vpp_workers[index]));
+  vpp_workers[index].registered = 1;
+  return index;
+}
+
+int
+vpp_worker_unregister (int index)
+{
+  worker_t *w = &vpp_workers[index];
+
+  ENTER (index);
+  vcl.worker_unregister ();
+  vpp_current = -1;
+  free (w->sessions);
+  free (w->closing);
+  free (w->parked);
+  free (w->spare);
+  free (w->ending);
+  memset (w, 0, sizeof (*w));
+  return 0;
+}
+
+int
+vpp_worker_fd (int index)
+{
+  ENTER (index);
+  return vcl.worker_mqs_epfd ();
+}
+
+int
+vpp_worker_is_detached (int index)
+{
+  ENTER (index);
+  return vpp_detached (index);
+}
+
+int
+vpp_epoll_create (int index)
+{
+  int rv;
+
+  ENTER (index);
+  rv = vcl.epoll_create ();
+  if (rv >= 0)
+    {
+      vpp_workers[index].vep = (uint32_t) rv;
+      vpp_workers[index].has_vep = 1;
+      vpp_workers[index].n_parked = 0; /* the former set's */
+    }
+  return result (rv);
+}
+
+int
+vpp_epoll_ctl (uint32_t vep, int op, uint32_t session, uint32_t events, uint64_t data)
+{
+  struct epoll_event event = { .events = events, .data.u64 = data };
+
+  ENTER (HANDLE_WORKER (vep));
+  return result (vcl.epoll_ctl (vep, op, session, &event));
+}
+
+/* When VPP dies, VCL parks a disconnect for every open session. Closing such a session frees it at once, and the parked
+ * event is then looked up without a test for NULL (vppcom.c: vcl_epoll_wait_handle_mq_event, DISCONNECTED). So take them
+ * out before anybody can close anything; the layers above tell all sessions anyway. */
+static void
+drain_parked (uint32_t vep)
+{
+  struct epoll_event scratch[64];
+
+  while (vcl.epoll_wait (vep, scratch, 64, VCL_WAIT_PARKED) > 0)
+    ;
+}
+
+int
+vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int timeout_ms)
+{
+  worker_t *w = &vpp_workers[HANDLE_WORKER (vep)];
+  int n = 0, rv;
+
+  ENTER (HANDLE_WORKER (vep));
+  if (timeout_ms != VCL_WAIT_PARKED && timeout_ms != VCL_WAIT_NOW)
+    return -EINVAL;
+  if (w->n_parked)
+    {
+      n = w->n_parked < max_events ? w->n_parked : max_events;
+      memcpy (events, w->parked, n * sizeof (*events));
+      w->n_parked -= n;
+      memmove (w->parked, w->parked + n, w->n_parked * sizeof (*events));
+      if (n == max_events)
+	return n;
+    }
+  rv = vcl.epoll_wait (vep, events + n, max_events - n, timeout_ms);
+  if (timeout_ms == VCL_WAIT_NOW && !w->was_detached && vpp_detached (HANDLE_WORKER (vep)))
+    drain_parked (vep);
+  if (timeout_ms == VCL_WAIT_NOW && (rv > 0 || w->heap_low) && vpp_heap_is_low (HANDLE_WORKER (vep)))
+    vpp_refuse_connections (HANDLE_WORKER (vep));
+  if (rv < 0)
+    return n ? n : result (rv);
+  return n + rv;
+}
+
+int
+vpp_take_events (int index)
+{
+  worker_t *w = &vpp_workers[index];
+  int n, before = w->n_parked;
+
+  do
+    {
+      if (!w->has_vep || vpp_grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1024, sizeof (*w->parked)))
+	break;
+      n = vcl.epoll_wait (w->vep, w->parked + w->n_parked, 1024, VCL_WAIT_NOW);
+      if (n > 0)
+	w->n_parked += n;
+      if (vpp_heap_is_low (index))
+	vpp_refuse_connections (index);
+    }
+  while (n > 0);
+  if (w->has_vep && !w->was_detached && vpp_detached (index))
+    drain_parked (w->vep);
+  return w->n_parked > before;
+}
+
+/* VPP may still announce connections of a listener that was just closed. Where VCL flushes its queue itself (inside
+ * listen and UDP bind) such a message makes it look up a session that is gone, and crash (vppcom.c:
+ * vcl_handle_mq_event, ACCEPTED). epoll_wait survives it. So let epoll_wait take everything until VPP has
+ * confirmed, which frees the handle, and keep the events for later. */
+void
+vpp_settle_closed_listeners (int index)
+{
+  worker_t *w = &vpp_workers[index];
+  struct timespec pause = { 0, 200 * 1000 };
+  int i, round;
+
+  for (round = 0; w->n_closing && round < 2000; round++) /* 0.4 s; VPP needs 0.1 s at most */
+    {
+      for (i = 0; i < w->n_closing;)
+	if (vcl.session_attr (w->closing[i], ATTR_GET_NREAD, 0, 0) == -EBADFD)
+	  w->closing[i] = w->closing[--w->n_closing];
+	else
+	  i++;
+      if (w->n_closing && !vpp_take_events (index))
+	nanosleep (&pause, 0);
+      if (vpp_detached (index))
+	break;
+    }
+  w->n_closing = 0;
+}
+
+void
+vpp_remember_closing (uint32_t session)
+{
+  worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+
+  if (!vpp_grow ((void **) &w->closing, &w->room_closing, w->n_closing + 1, sizeof (*w->closing)))
+    w->closing[w->n_closing++] = session;
+}
