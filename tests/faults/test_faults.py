@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
+import warnings
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
@@ -20,7 +23,7 @@ from vppaio.vcl._vcl import ffi
 SEEDS = {"fake": 300, "host": 200, "vpp": 100}
 
 
-def play(stack: str, seeds: range, vpp: VppInstance | None = None) -> Counter[str]:
+def play(stack: str, seeds: Iterable[int], vpp: VppInstance | None = None) -> Counter[str]:
     outcome: Counter[str] = Counter()
     with places(stack, vpp) as place_of:
         for seed in seeds:
@@ -40,12 +43,15 @@ def test_bytes_stay_right_and_everything_ends(stack: str) -> None:
 @pytest.mark.vpp
 @pytest.mark.timeout(120)
 def test_bytes_stay_right_and_everything_ends_on_vpp(vpp_instance: VppInstance) -> None:
-    assert play("vpp", range(SEEDS["vpp"]), vpp_instance)["complete"] > SEEDS["vpp"]
+    before = [seed for stack, seed in REGRESSIONS if stack == "vpp"]
+    assert play("vpp", [*before, *range(SEEDS["vpp"])], vpp_instance)["complete"] > SEEDS["vpp"]
 
 
-@pytest.mark.parametrize(("stack", "seed"), [pytest.param(*key, id=f"{key[0]}-{key[1]}") for key in REGRESSIONS])
-def test_seeds_that_failed_before(stack: str, seed: int) -> None:
-    play(stack, range(seed, seed + 1))
+@pytest.mark.parametrize("reason", sorted(set(REGRESSIONS.values())))
+def test_seeds_that_failed_before(reason: str) -> None:
+    for (stack, seed), found in REGRESSIONS.items():
+        if found == reason and stack != "vpp":  # those are played above
+            play(stack, range(seed, seed + 1))
 
 
 # ---- the trouble itself ----------------------------------------------------------------------------------------------
@@ -106,5 +112,8 @@ def test_wrong_bytes_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_connection_that_never_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Place, "patience", 0.2)
     monkeypatch.setattr("tests.faults.ends.Client.took", lambda self, data: self.transport.pause_reading())
-    with pytest.raises(Failed, match="no end"):
-        play("fake", range(20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # transports that never ended
+        with pytest.raises(Failed, match="no end"):
+            play("fake", range(20))
+        gc.collect()
