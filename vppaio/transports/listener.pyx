@@ -44,6 +44,7 @@ cdef class Listener(SessionHandler):
         self.reopen = reopen
         self.context = PyContext_CopyCurrent()
         try:
+            session.mark_listening()
             session.watch(self, EPOLLIN)
         except BaseException:  # no memory; the session has the descriptor, and nobody has the session
             session.close()
@@ -142,6 +143,7 @@ cdef class Listener(SessionHandler):
             logger.warning("VPP is back, but cannot serve %s yet: %s", self.sock.getsockname(), exc)
             self.retry_handle = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self._reopen)
             return
+        self.session.mark_listening()
         self.session.watch(self, EPOLLIN)
         self.session.again(EPOLLIN)
         logger.warning("VPP is back: serving %s again", self.sock.getsockname())
