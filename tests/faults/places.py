@@ -87,12 +87,12 @@ class FakePlace(_Behind):
 
     def inner(self, chance: random.Random) -> Any:
         self.fifo_bytes = chance.choice((64, 1000, 5000, 65536))
-        self._fake = FakeVcl(fifo_bytes=self.fifo_bytes, traps=chance.choice((0, VPP_TRAPS)), own=["10.0.0.1"])
-        return self._fake.ops
+        self.fake = FakeVcl(fifo_bytes=self.fifo_bytes, traps=chance.choice((0, VPP_TRAPS)), own=["10.0.0.1"])
+        return self.fake.ops
 
     def check(self) -> None:
-        self._fake.check()
-        assert self._fake.sessions() == [], "the fake has sessions left"
+        self.fake.check()
+        assert self.fake.sessions() == [], "the fake has sessions left"
 
 
 class HostPlace(_Behind):

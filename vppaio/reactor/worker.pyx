@@ -355,6 +355,7 @@ cdef class Worker:
         self.repeats.clear()
         self.due.clear()
         self.waiting.clear()
+        self.on_change = None
         self.n_events = self.next_event = 0
         self.ops.session_close(self.vep)
         if self.release is None:
@@ -554,4 +555,6 @@ cdef class Worker:
             waiting, self.waiting = self.waiting, []
             for handler in waiting:
                 handler.on_restored()
+        if self.on_change is not None:
+            self.on_change(lost)
         return 1

@@ -94,12 +94,8 @@ cdef class InboundStream(SessionTransport):
                         self.session.again(EPOLLIN)
                     return 0
             elif n == -EAGAIN:
-<<<<<<< HEAD
-                self.until_blocked = self.hang_up  # of a hang-up nothing more will be told: read on to the end
-=======
                 self.session.worker.n_read_blocked += 1
-                self.until_blocked = False
->>>>>>> f12497989ff651c9cb0ce585e1ed845e6387547e
+                self.until_blocked = self.hang_up  # of a hang-up nothing more will be told: read on to the end
                 return 0
             elif rounds:
                 # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.
