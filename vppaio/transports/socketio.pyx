@@ -6,7 +6,7 @@ again. The session is watched from the start, before the first try, so no edge i
 Made by transports.pseudosocket; asks reactor.worker. On the loop's thread.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 
 from vppaio.reactor.worker cimport Session, SessionHandler
@@ -69,9 +69,13 @@ cdef class SocketIO(SessionHandler):
         return future
 
     def recv(self, Py_ssize_t size):
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
-        cdef int n = self.session.ops.session_read(self.session.handle, PyBytes_AS_STRING(data), <size_t> size)
-        return data[:check(n, "recv")]
+        # By way of the worker's buffer: a large bytes object for each read costs more than copying the little that came.
+        cdef Session session = self.session
+        cdef size_t room = min(<size_t> size, session.worker.buffer_size)
+        cdef int n = session.ops.session_read(session.handle, session.worker.buffer, room)
+        if n < 0:
+            check(n, "recv")
+        return PyBytes_FromStringAndSize(session.worker.buffer, n)
 
     def recv_into(self, buffer):
         cdef Py_buffer view
@@ -81,12 +85,13 @@ cdef class SocketIO(SessionHandler):
         return check(n, "recv_into")
 
     def recvfrom(self, Py_ssize_t size):
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
+        cdef Session session = self.session
+        cdef size_t room = min(<size_t> size, session.worker.buffer_size)
         cdef vcl_endpoint source
-        cdef int n = self.session.ops.session_recvfrom(
-            self.session.handle, PyBytes_AS_STRING(data), <size_t> size, &source
-        )
-        return data[:check(n, "recvfrom")], address_of(&source)
+        cdef int n = session.ops.session_recvfrom(session.handle, session.worker.buffer, room, &source)
+        if n < 0:
+            check(n, "recvfrom")
+        return PyBytes_FromStringAndSize(session.worker.buffer, n), address_of(&source)
 
     def send(self, data):
         cdef Py_buffer view
