@@ -44,7 +44,14 @@ def free_port() -> int:
 class Server:
     """A process under test, from start to its end."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path, ready: str = "ready") -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        ready: str = "ready",
+        limit_s: float = START_LIMIT_S,
+    ) -> None:
         self.port = 0
         self._log = log
         self._python = command[0] == sys.executable  # the C programs end with their stdin
@@ -52,27 +59,31 @@ class Server:
             self.process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
             )
-        self.wait_for(ready)
+        self.wait_for(ready, limit_s)
 
     def say(self, word: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
 
-    def wait_for(self, word: str) -> None:
+    def wait_for(self, word: str, limit_s: float = START_LIMIT_S) -> None:
         """Read lines until `word`; a process that ends instead has failed."""
+        while self.next_line(limit_s, f"did not say {word!r}") != word:
+            pass
+
+    def next_line(self, limit_s: float, complaint: str = "said nothing") -> str:
+        """What it says next; a process that ends instead has failed."""
         assert self.process.stdout is not None
-        limit = time.monotonic() + START_LIMIT_S
+        limit = time.monotonic() + limit_s
         os.set_blocking(self.process.stdout.fileno(), False)
         while time.monotonic() < limit:
-            line = self.process.stdout.readline()
-            if line.strip() == word:
-                return
+            if line := self.process.stdout.readline().strip():
+                return line
             if self.process.poll() is not None:
                 raise Failed(f"server ended with status {self.process.returncode}: {self.last_words()}")
             time.sleep(0.005)
         self.stop()
-        raise Failed(f"server did not say {word!r} within {START_LIMIT_S:.0f} s: {self.last_words()}")
+        raise Failed(f"server {complaint} within {limit_s:.0f} s: {self.last_words()}")
 
     def last_words(self) -> str:
         return last_line(self._log.read_text(errors="replace"))

@@ -21,6 +21,7 @@ Routes = tuple[tuple[str, Stack], ...]
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 APP_SOCKET: Final = "/run/vpp/app_ns_sockets/default"  # VPP's own, for the default namespace
+BYTES_OF_AN_EVENT: Final = 64  # in the first segment; 40 and what is around them (segment_manager.c, 26.06)
 _KIB: Final = 1 << 10
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
@@ -164,6 +165,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "rx_fifo_size": _between(4 * _KIB, _GIB, _spelled),
     "tx_fifo_size": _between(4 * _KIB, _GIB, _spelled),
     "segment_size": _between(4 * _MIB, 64 * _GIB, _spelled),
+    "heap_size": _between(16 * _MIB, 4 * _GIB - _MIB, _spelled),
     "event_queue_size": _between(256, 1 << 20),
     "busy_poll_us": _between(0, 1_000_000),
     "adopt_sockets": _check_flag,
@@ -172,11 +174,13 @@ _PARSERS: Final[dict[str, Callable[[str], Any]]] = {
     "rx_fifo_size": _size,
     "tx_fifo_size": _size,
     "segment_size": _size,
+    "heap_size": _size,
     "event_queue_size": _number,
     "busy_poll_us": _number,
     "adopt_sockets": _flag,
 }
-# VCL's own sizes, but eight times its events: 2048 leave room for 128 pending connections, and VPP drops the rest.
+# VCL's own sizes, but 32 times its events: a sixteenth is room for connections that come and go, and of 1000 made at
+# once through shared memory VPP refused some with 16384. It costs 2.5 MB of shared memory for each loop.
 _DEFAULTS: Final[dict[str, Any]] = {
     "stack": "auto",
     "app_socket": APP_SOCKET,
@@ -185,14 +189,15 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "rx_fifo_size": _MIB,
     "tx_fifo_size": _MIB,
     "segment_size": 256 * _MIB,
-    "event_queue_size": 16384,
+    "heap_size": 256 * _MIB,
+    "event_queue_size": 65536,
     "busy_poll_us": 0,
     "adopt_sockets": True,
 }
 # VCL_CONFIG is how VCL's other programs name a vcl.conf: whoever set it means us as well.
 _FURTHER_VARIABLES: Final = {"vcl_config": ("VCL_CONFIG",)}
 # Settings that are in vcl.conf's hands once the user names one.
-IN_VCL_CONFIG: Final = ("app_socket", "rx_fifo_size", "tx_fifo_size", "segment_size", "event_queue_size")
+IN_VCL_CONFIG: Final = ("app_socket", "rx_fifo_size", "tx_fifo_size", "segment_size", "heap_size", "event_queue_size")
 
 
 def variable(name: str) -> str:
@@ -240,6 +245,7 @@ class Config:
         rx_fifo_size: bytes of receive buffer per connection; VPP fills it in steps, so an idle one is small.
         tx_fifo_size: the same for sending.
         segment_size: bytes of shared memory VPP adds at a time for those buffers.
+        heap_size: bytes of libvppcom's own memory, about 1 KiB per connection; near its end new ones are refused.
         event_queue_size: events VPP can have pending for one loop; a sixteenth of it for new connections.
         busy_poll_us: microseconds to look for work before sleeping: latency for CPU time. 0 sleeps at once.
         adopt_sockets: whether VPP serves, or connects, a kernel socket given to the loop when its address is VPP's.
@@ -256,6 +262,7 @@ class Config:
     rx_fifo_size: int = field(default_factory=_from_environment("rx_fifo_size"))
     tx_fifo_size: int = field(default_factory=_from_environment("tx_fifo_size"))
     segment_size: int = field(default_factory=_from_environment("segment_size"))
+    heap_size: int = field(default_factory=_from_environment("heap_size"))
     event_queue_size: int = field(default_factory=_from_environment("event_queue_size"))
     busy_poll_us: int = field(default_factory=_from_environment("busy_poll_us"))
     adopt_sockets: bool = field(default_factory=_from_environment("adopt_sockets"))
@@ -269,6 +276,13 @@ class Config:
             raise ValueError(
                 f"segment_size: {self.segment_size} is not allowed; use at least {_spelled(least)}, four times "
                 f"rx_fifo_size ({_spelled(self.rx_fifo_size)}) and tx_fifo_size ({_spelled(self.tx_fifo_size)})"
+            )
+        # And the first one the event queue: VPP 26.06 crashes on an attach whose queue does not fit.
+        least = BYTES_OF_AN_EVENT * self.event_queue_size
+        if self.segment_size < least:
+            raise ValueError(
+                f"segment_size: {self.segment_size} is not allowed; use at least {_spelled(least)}, "
+                f"{BYTES_OF_AN_EVENT} bytes for each event of event_queue_size ({self.event_queue_size})"
             )
         if self.vcl_config is not None:
             for name in IN_VCL_CONFIG:

@@ -466,7 +466,7 @@ def test_socket_of_a_transport_takes_the_options_that_programs_set_unguarded(sta
 
 @both_roles
 def test_socket_of_a_transport_polls_readable_on_eof_and_on_waiting_data_only(stack: Site, role: str) -> None:
-    """How httpcore finds out whether an idle connection can be used again."""
+    """How httpcore finds out whether an idle connection can be used again (httpcore#239, #311, #928)."""
 
     async def main() -> None:
         async with Pair(stack, role) as (ours, theirs):
@@ -489,7 +489,7 @@ def test_socket_of_a_transport_polls_readable_on_eof_and_on_waiting_data_only(st
 
 @both_roles
 def test_addresses_stay_known_after_the_peer_left(stack: Site, role: str) -> None:
-    """uvicorn and hypercorn ask late; None or an exception fails the request."""
+    """uvicorn and hypercorn ask late; None or an exception fails the request (uvloop#560)."""
 
     async def main() -> None:
         async with Pair(stack, role) as (ours, theirs):
@@ -508,6 +508,8 @@ def test_addresses_stay_known_after_the_peer_left(stack: Site, role: str) -> Non
 
 @both_roles
 def test_shutdown_of_the_socket_ends_our_half(stack: Site, role: str) -> None:
+    """With an argument, as a socket's (uvloop#241, niquests#166)."""
+
     async def main() -> None:
         async with Pair(stack, role) as (ours, theirs):
             ours.transport.write(b"the last")

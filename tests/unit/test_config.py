@@ -28,7 +28,8 @@ def test_defaults():
         "rx_fifo_size": 1 << 20,
         "tx_fifo_size": 1 << 20,
         "segment_size": 256 << 20,
-        "event_queue_size": 16384,
+        "heap_size": 256 << 20,
+        "event_queue_size": 65536,
         "busy_poll_us": 0,
         "adopt_sockets": True,
     }
@@ -53,6 +54,7 @@ def test_is_frozen_comparable_and_hashable():
         ("rx_fifo_size", "64K", 65536),
         ("tx_fifo_size", "131072", 131072),
         ("segment_size", "1g", 1 << 30),
+        ("heap_size", "512M", 512 << 20),
         ("event_queue_size", "4096", 4096),
         ("busy_poll_us", "50", 50),
         ("adopt_sockets", "no", False),
@@ -166,3 +168,9 @@ def test_segment_has_to_hold_some_connections():
 def test_settings_without_effect_beside_a_vcl_conf_are_refused():
     with pytest.raises(ValueError, match=r"rx_fifo_size: 4096 has no effect beside vcl_config, set it in /x\.conf"):
         Config(vcl_config="/x.conf", rx_fifo_size=4096)
+
+
+def test_first_segment_has_room_for_the_event_queue():
+    Config(segment_size=64 << 20, event_queue_size=1 << 20)
+    with pytest.raises(ValueError, match=r"segment_size: 33554432 .*at least 64M.*event_queue_size \(1048576\)"):
+        Config(segment_size=32 << 20, event_queue_size=1 << 20)

@@ -43,7 +43,7 @@ def test_cure_depends_on_the_stack():
     with pytest.raises(OSError, match="this stack has no interface") as caught:
         check(-errno.EADDRNOTAVAIL, "listen", "192.0.2.1:80", stack="host")
     assert "VPP" not in str(caught.value)
-    with pytest.raises(OSError, match="segment_size"):
+    with pytest.raises(OSError, match="heap_size"):
         check(-errno.ENOMEM, "session_create", stack="vpp")
 
 

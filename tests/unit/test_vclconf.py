@@ -102,3 +102,18 @@ def test_read(tmp_path):
     assert vclconf.read(str(path), {}).app_socket == "/run/vpp/app_ns_sockets/default"
     with pytest.raises(Unusable, match="not a regular file"):
         vclconf.read(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["segment-size 1048576", "event-queue-size 65536"], "VPP crashes if the queue does not fit"),
+        (["segment-size 0x1000"], "use at least 131072 for event-queue-size 2048"),
+        (["add-segment-size 1000"], "VPP drops every connection"),
+        (["rx-fifo-size 67108864", "tx-fifo-size 67108865"], "add-segment-size 134217728: use at least 134217729"),
+    ],
+)
+def test_sizes_that_do_not_go_together(lines, said):
+    conf = parse(*lines)
+    assert len(conf.faults) == 1
+    assert said in conf.faults[0]

@@ -4,6 +4,7 @@ asyncio's create_connection (resolving, happy eyeballs, local addresses, all_err
 is; it asks for one connected socket per address, and that is what is made here.
 """
 
+import asyncio
 import errno
 import socket
 import ssl
@@ -124,6 +125,8 @@ async def start_tls(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
         call_connection_made=False,
     )
+    if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+        tls.take_back(protocol._stream_reader)  # type: ignore[attr-defined]
     # Pause early so that "ssl_protocol.data_received()" doesn't have a chance to get called before
     # "ssl_protocol.connection_made()".
     transport.pause_reading()

@@ -9,6 +9,7 @@ each, and contexts of pyOpenSSL.
 Below it is a transports.stream.StreamTransport, above it the transport that the protocol sees. Made by loop.
 """
 
+import asyncio
 import threading
 from typing import Any, ClassVar
 
@@ -42,6 +43,12 @@ class TlsProtocol(RecordProtocol):
     def __init__(self, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(loop, app_protocol, tls_context(sslcontext), *args, **kwargs)
         self.__dict__["max_size"] = _READ_SIZE  # what it reads
+
+    def take_back(self, reader: asyncio.StreamReader | None) -> None:
+        """A client need not wait for our answer to its STARTTLS: what the reader got behind it is the handshake's."""
+        if reader is not None and (read_ahead := reader._buffer):  # type: ignore[attr-defined]
+            self._incoming.write(read_ahead)  # type: ignore[attr-defined]
+            read_ahead.clear()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         # asyncio forgets what is below before the protocol above hears of the end, and has no peername then to log.

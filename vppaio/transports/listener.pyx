@@ -87,7 +87,7 @@ cdef class Listener(SessionHandler):
             elif error == -EAGAIN:
                 return 0
             elif error != -ECONNABORTED:
-                return self._refused(os_error(error, "accept"))
+                return self._refused(os_error(error, "accept", stack=self.session.stack))
         # The backlog was used up, so there may be more: next turn.
         self.session.again(EPOLLIN)
         return 0

@@ -37,6 +37,7 @@ _ATTACH_LIMIT_S: Final = 5.0
 # VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (vcl-facts 9.6).
 _DIGEST_S: Final = 0.4
 _LOOK_EVERY_S: Final = 0.01
+_BYTES_OF_A_CONNECTION: Final = 1024  # in libvppcom's heap, FIFOs included (26.06)
 _OF_THE_PROCESS: Final = ("app_name", "vcl_config", *IN_VCL_CONFIG)  # all loops share them
 
 
@@ -138,6 +139,9 @@ def attach_or_explain(
         except Unusable as reason:
             _failed = str(reason)
             raise
+        heap_size = named.heap_size if named else config.heap_size
+        ring = (named.event_queue_size if named else config.event_queue_size) // 16  # for connections, among others
+        lib.vppaio_vpp_heap_reserve(min(ring * _BYTES_OF_A_CONNECTION, heap_size // 8))
         _attached = _Attached(config, app_socket, named.max_workers if named else vclconf.MAX_WORKERS)
         _idle_workers.append(0)  # VCL's first worker comes with the application
         os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -317,6 +321,11 @@ def _poll_all() -> None:
 
 def is_attached() -> bool:
     return _attached is not None
+
+
+def heap_room() -> int:
+    """Bytes of the largest free block in libvppcom's heap; 0 if not attached, or if the release does not show it."""
+    return int(lib.vppaio_vpp_heap_room())
 
 
 def app_socket() -> str:

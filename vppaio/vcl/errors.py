@@ -20,7 +20,7 @@ _CURES: Final = {
 _VPP_CURES: Final = {
     errno.EADDRNOTAVAIL: "VPP has no interface with that address, see `vppctl show interface address`",
     errno.ENETDOWN: "VPP is gone; restart it, or the program if VPP runs",
-    errno.ENOMEM: "no memory for its FIFOs, see segment_size",
+    errno.ENOMEM: "libvppcom's heap is nearly used up, raise heap_size (heapsize in a vcl.conf of yours)",
     errno.ENOBUFS: "VPP is out of FIFO memory or workers, see segment_size and max-workers",
     errno.ENOTCONN: "not connected, or not attached to VPP",
 }
@@ -65,7 +65,8 @@ def connect_error(code: int, elapsed_s: float, address: object) -> OSError:
         return OSError(errno.ETIMEDOUT, f"Connect call failed {address}: no answer for {elapsed_s:.0f} s")
     return OSError(
         errno.EHOSTUNREACH,
-        f"Connect call failed {address}: no route, unreachable, or out of ports or FIFO memory; VPP gives no reason",
+        f"Connect call failed {address}: no route, unreachable, out of ports or FIFO memory (segment_size), or the "
+        "server's event queue is full (its event_queue_size); VPP gives no reason",
     )
 
 

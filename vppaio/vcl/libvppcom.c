@@ -16,6 +16,7 @@
  *   closing a session after VPP died, then epoll_wait SIGSEGV                 vpp_worker.c, drain_parked()
  *   closing a listener with queued connections        SIGSEGV                 close_listener() accepts and closes them
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
+ *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()
  *   exit() with another thread's worker               SIGSEGV                 vpp_process.c, at_exit()
  *   exit() while app_create waits for a hung VPP      SIGSEGV                 vpp_process.c, vppaio_vpp_give_up()
@@ -42,6 +43,8 @@ session_create (int index, int proto, int is_ip4)
   if (proto != VCL_PROTO_TCP && proto != VCL_PROTO_UDP)
     return -EPROTONOSUPPORT;
   REQUIRE_VPP (index);
+  if (!vpp_take_slot (index))
+    return -ENOMEM;
   rv = vcl.session_create ((uint8_t) proto, 1);
   if (rv >= 0 && vpp_remember ((uint32_t) rv, proto == VCL_PROTO_UDP ? IS_DATAGRAM : 0))
     return -ENOMEM;
@@ -99,8 +102,20 @@ session_accept (uint32_t session, vcl_endpoint *peer)
     return -EBADF;
   /* With nothing queued VCL would flush its message queue into a place that does not wake us. */
   rv = vcl.session_attr (session, ATTR_GET_NREAD, 0, 0);
-  if (rv <= 0)
-    return rv < 0 ? result (rv) : -EAGAIN;
+  if (rv < 0)
+    return result (rv);
+  if (w->has_refused)
+    {
+      w->has_refused = 0;
+      return -ENOMEM; /* once for all that epoll_wait has refused meanwhile */
+    }
+  if (rv == 0)
+    return -EAGAIN;
+  if (!vpp_take_slot (HANDLE_WORKER (session)))
+    {
+      vpp_refuse_one (session);
+      return -ENOMEM;
+    }
   lend (&ep, peer);
   rv = result (vcl.session_accept (session, &ep, 04000 /* O_NONBLOCK */));
   if (rv < 0)
@@ -217,13 +232,19 @@ close_listener (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
   vcl_endpoint peer;
-  int rv;
+  struct timespec pause = { 0, 200 * 1000 };
+  int rv, round = 0;
 
   if (!vpp_detached (HANDLE_WORKER (session)))
     vpp_take_events (HANDLE_WORKER (session));
-  while ((rv = session_accept (session, &peer)) >= 0 || rv == -ECONNABORTED)
+  while ((rv = session_accept (session, &peer)) >= 0 || rv == -ECONNABORTED || (rv == -ENOMEM && round++ < 2000))
     if (rv >= 0)
       vcl.session_close ((uint32_t) rv);
+    else if (rv == -ENOMEM)
+      {
+	vpp_take_events (HANDLE_WORKER (session)); /* confirmations of what was refused so far */
+	nanosleep (&pause, 0);
+      }
   if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) > 0)
     {
       vcl.epoll_ctl (w->vep, EPOLL_CTL_DEL, session, 0);
@@ -231,7 +252,10 @@ close_listener (uint32_t session)
     }
   rv = result (vcl.session_close (session));
   if (rv >= 0)
-    vpp_remember_closing (session);
+    {
+      w->sessions[SESSION_INDEX (session)].kind = 0;
+      vpp_remember_closing (session);
+    }
   return rv;
 }
 
@@ -239,11 +263,16 @@ static int
 session_close (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+  int rv;
 
   ENTER (HANDLE_WORKER (session));
   if (w->has_vep && w->vep == session)
     w->has_vep = 0;
-  return kind_of (session) & IS_LISTENER ? close_listener (session) : result (vcl.session_close (session));
+  if (kind_of (session) & IS_LISTENER)
+    return close_listener (session);
+  rv = result (vcl.session_close (session));
+  vpp_note_end (session);
+  return rv;
 }
 
 static int

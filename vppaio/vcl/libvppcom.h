@@ -19,6 +19,10 @@ const char *vppaio_vpp_library (void);
  * After a failure every operation is refused, because libvppcom crashes on calls then. The calling thread is
  * left without a worker; worker 0 is registered. */
 int vppaio_vpp_attach (const char *app_name);
+/* Bytes of VCL's heap that no new session may take: room for the connections that one full event queue announces. */
+void vppaio_vpp_heap_reserve (size_t size);
+/* Bytes of the largest free block in VCL's heap, to 4 KiB; 0 if this cannot be seen. Call on a thread that has used VCL. */
+size_t vppaio_vpp_heap_room (void);
 /* vppaio_vpp_attach has not come back and is not waited for any longer: every operation stays refused, and the process
  * leaves without VCL's exit handler, which crashes in this state. */
 void vppaio_vpp_give_up (void);

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from vppaio.config import Config
+from vppaio.config import BYTES_OF_AN_EVENT, Config
 from vppaio.vcl.errors import Unusable
 
 MAX_WORKERS: Final = 128  # a handle has its worker in the top byte and must stay a positive int
@@ -48,6 +48,13 @@ _KEYS: Final = {
     "uid": _NUMBER,
     "gid": _NUMBER,
 }
+_SIZES: Final = {  # VCL's defaults (vcl_cfg.c: vppcom_cfg_init, 26.06)
+    "segment-size": 256 << 20,
+    "add-segment-size": 128 << 20,
+    "rx-fifo-size": 1 << 20,
+    "tx-fifo-size": 1 << 20,
+    "event-queue-size": 2048,
+}
 _PATTERNS: Final = {
     _NUMBER: (re.compile(r"\d+"), "a plain number"),
     _HEX_OR_NUMBER: (re.compile(r"0x[0-9a-fA-F]+|\d+"), "a plain number without K, M or G"),
@@ -65,7 +72,7 @@ def own(config: Config, *, cut_through: bool = False) -> str:
     lines = [
         "use-mq-eventfd",  # or nothing would wake a loop
         f"app-socket-api {config.app_socket}",
-        "heapsize 256M",
+        f"heapsize {config.heap_size >> 20}M",
         f"max-workers {MAX_WORKERS}",
         f"segment-size {config.segment_size}",
         f"add-segment-size {config.segment_size}",
@@ -88,6 +95,7 @@ class VclConf:
 
     Attributes:
         app_socket: "" if none is named.
+        max_workers, heap_size, event_queue_size: VCL's defaults where they are not given.
         faults: why vppaio cannot work with it, each with its line.
         remarks: what VCL ignores.
     """
@@ -95,6 +103,8 @@ class VclConf:
     path: str
     app_socket: str = ""
     max_workers: int = 16
+    heap_size: int = 256 << 20
+    event_queue_size: int = 2048
     faults: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -121,10 +131,29 @@ def _bad_value(key: str, value: str) -> str | None:
     return None
 
 
+def _bad_sizes(sizes: Mapping[str, int]) -> list[str]:
+    """What each option allows and VPP does not survive, or answers with silence."""
+    faults = []
+    least = BYTES_OF_AN_EVENT * sizes["event-queue-size"]
+    if sizes["segment-size"] < least:
+        faults.append(
+            f"segment-size {sizes['segment-size']}: use at least {least} for event-queue-size "
+            f"{sizes['event-queue-size']}, VPP crashes if the queue does not fit"
+        )
+    least = sizes["rx-fifo-size"] + sizes["tx-fifo-size"]
+    if sizes["add-segment-size"] < least:
+        faults.append(
+            f"add-segment-size {sizes['add-segment-size']}: use at least {least}, rx-fifo-size and tx-fifo-size: "
+            "VPP drops every connection for which there is no room"
+        )
+    return faults
+
+
 def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
     """Read `text` by VCL's rules: one option per line between `vcl {` and `}`; VCL_... variables win."""
     conf = VclConf(path)
     seen = set()
+    sizes = dict(_SIZES)
     section = ended = False
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
@@ -151,11 +180,17 @@ def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
                 conf.app_socket = value
             elif key == "max-workers":
                 conf.max_workers = int(value)
+            elif key == "heapsize":
+                conf.heap_size = int(value[:-1]) << (20 if value[-1] in "mM" else 30)
+            elif key in sizes:
+                sizes[key] = int(value, 16 if value.startswith("0x") else 10)
             rest = words[1 if _KEYS[key] == _FLAG else 2 :]
             if rest and not rest[0].startswith("#"):
                 conf.faults.append(f"line {number}: VCL ignores {rest[0]} behind {key}, use one line per option")
     if not section:
         conf.faults.append("no `vcl {` section")
+    conf.event_queue_size = sizes["event-queue-size"]
+    conf.faults += _bad_sizes(sizes)
     conf.app_socket = environment.get("VCL_VPP_SAPI_SOCKET") or conf.app_socket
     if "use-mq-eventfd" not in seen and "VCL_APP_USE_MQ_EVENTFD" not in environment:
         conf.faults.append("use-mq-eventfd is missing, without it VPP wakes no event loop")

@@ -44,7 +44,10 @@ static const struct
   { "vppcom_session_sendto", &vcl.session_sendto, 0 },
   { "vppcom_session_shutdown", &vcl.session_shutdown, 0 },
   { "vppcom_session_close", &vcl.session_close, 0 },
+  { "vppcom_session_terminate", &vcl.session_terminate, 1 },
   { "vppcom_session_attr", &vcl.session_attr, 0 },
+  { "clib_mem_alloc_or_null", &vcl.heap_alloc_or_null, 1 },
+  { "clib_mem_free", &vcl.heap_free, 1 },
 };
 
 static char release[32], library_path[PATH_MAX];

@@ -65,7 +65,10 @@ struct vcl_functions
   int (*session_sendto) (uint32_t session, void *buffer, uint32_t size, int flags, vppcom_endpt *to);
   int (*session_shutdown) (uint32_t session, int how);
   int (*session_close) (uint32_t session);
+  int (*session_terminate) (uint32_t session); /* 26.02 */
   int (*session_attr) (uint32_t session, uint32_t op, void *buffer, uint32_t *size);
+  void *(*heap_alloc_or_null) (size_t size); /* libvppinfra's, on the heap that VCL uses */
+  void (*heap_free) (void *block);
 };
 
 extern struct vcl_functions vcl;

@@ -23,8 +23,8 @@ vpp_detached (int index)
   return now;
 }
 
-static int
-grow (void **array, int *room, int wanted, size_t item)
+int
+vpp_grow (void **array, int *room, int wanted, size_t item)
 {
   int larger = *room ? *room : 64;
   void *moved;
@@ -49,7 +49,7 @@ vpp_remember (uint32_t session, uint8_t kind)
   uint32_t index = SESSION_INDEX (session);
   int i, room = (int) w->n_sessions;
 
-  if (grow ((void **) &w->sessions, &room, (int) index + 1, sizeof (*w->sessions)))
+  if (vpp_grow ((void **) &w->sessions, &room, (int) index + 1, sizeof (*w->sessions)))
     return -ENOMEM;
   w->n_sessions = (uint32_t) room;
   w->sessions[index].kind = kind;
@@ -98,6 +98,8 @@ vpp_worker_unregister (int index)
   free (w->sessions);
   free (w->closing);
   free (w->parked);
+  free (w->spare);
+  free (w->ending);
   memset (w, 0, sizeof (*w));
   return 0;
 }
@@ -174,6 +176,8 @@ vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int ti
   rv = vcl.epoll_wait (vep, events + n, max_events - n, timeout_ms);
   if (timeout_ms == VCL_WAIT_NOW && !w->was_detached && vpp_detached (HANDLE_WORKER (vep)))
     drain_parked (vep);
+  if (timeout_ms == VCL_WAIT_NOW && (rv > 0 || w->heap_low) && vpp_heap_is_low (HANDLE_WORKER (vep)))
+    vpp_refuse_connections (HANDLE_WORKER (vep));
   if (rv < 0)
     return n ? n : result (rv);
   return n + rv;
@@ -187,11 +191,13 @@ vpp_take_events (int index)
 
   do
     {
-      if (!w->has_vep || grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1024, sizeof (*w->parked)))
+      if (!w->has_vep || vpp_grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1024, sizeof (*w->parked)))
 	break;
       n = vcl.epoll_wait (w->vep, w->parked + w->n_parked, 1024, VCL_WAIT_NOW);
       if (n > 0)
 	w->n_parked += n;
+      if (vpp_heap_is_low (index))
+	vpp_refuse_connections (index);
     }
   while (n > 0);
   if (w->has_vep && !w->was_detached && vpp_detached (index))
@@ -230,6 +236,6 @@ vpp_remember_closing (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
 
-  if (!grow ((void **) &w->closing, &w->room_closing, w->n_closing + 1, sizeof (*w->closing)))
+  if (!vpp_grow ((void **) &w->closing, &w->room_closing, w->n_closing + 1, sizeof (*w->closing)))
     w->closing[w->n_closing++] = session;
 }

@@ -20,6 +20,7 @@ enum
 {
   IS_LISTENER = 1,
   IS_DATAGRAM = 2,
+  IS_ENDING = 4, /* closed, but VCL has not freed it yet */
 };
 
 typedef struct
@@ -43,6 +44,12 @@ typedef struct
   /* Events that settle_closed_listeners() had to take out of VCL; epoll_wait hands them out first. */
   struct epoll_event *parked;
   int n_parked, room_parked;
+  int heap_low; /* connections are refused */
+  /* See vpp_heap.c: free slots in our own hands, and sessions whose slots will be free when VPP has confirmed their end. */
+  int keeps_slots;
+  int has_refused; /* connections, and nobody knows yet */
+  uint32_t *spare, *ending;
+  int n_spare, room_spare, n_ending, room_ending;
 } worker_t;
 
 extern worker_t vpp_workers[MAX_WORKERS];
@@ -61,6 +68,19 @@ int vpp_take_events (int index);
 void vpp_settle_closed_listeners (int index);
 /* `session`, a listener, is closed, and VPP has not confirmed it yet. */
 void vpp_remember_closing (uint32_t session);
+/* An array with room for `wanted` items; -ENOMEM. */
+int vpp_grow (void **array, int *room, int wanted, size_t item);
+
+/* Whether the pool of sessions can no longer grow; asks. */
+int vpp_heap_is_low (int index);
+/* Whether there is room for one more session, which is to be made at once. */
+int vpp_take_slot (int index);
+/* `session` was closed. */
+void vpp_note_end (uint32_t session);
+/* Accept and reset what waits at the worker's listeners, unless there is room for it. */
+void vpp_refuse_connections (int index);
+/* The same for one connection of one listener; 0 if there is none, or no slot for it. */
+int vpp_refuse_one (uint32_t listener);
 
 int vpp_worker_register (void);
 int vpp_worker_unregister (int index);
