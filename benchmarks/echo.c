@@ -46,7 +46,7 @@ write_all (connection *c, const char *data, size_t size, size_t *sent)
   int n = 0;
   while (*sent < size && (n = s->ops->session_write (c->session, data + *sent, size - *sent)) > 0)
     *sent += n;
-  return n < 0 && n != -EAGAIN ? n : 0;
+  return n < 0 && n != -EAGAIN && n != -ENOBUFS ? n : 0;
 }
 
 static int

@@ -209,7 +209,7 @@ flush (connection *c)
 	n = s->ops->session_sendto (c->session, data, size, NULL);
       else
 	n = s->ops->session_write (c->session, data, size);
-      if (n == -EAGAIN)
+      if (n == -EAGAIN || n == -ENOBUFS)
 	return 0;
       if (n < 0)
 	{

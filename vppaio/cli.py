@@ -35,6 +35,7 @@ import vppaio
 from vppaio import config as config_module
 from vppaio.config import Config, RouteTable, variable
 from vppaio.diagnosis import diagnose, python_path
+from vppaio.loop import statistics
 from vppaio.vcl import application, probe, vclconf
 
 _DEMO_START_LIMIT_S: Final = 30
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module to run, and its arguments")
     run.add_argument("program", nargs=argparse.REMAINDER, help="a script to run, and its arguments")
+    run.add_argument("--stats", metavar="SECONDS", type=_interval, help="print statistics to stderr this often")
+    run.add_argument("--metrics-port", metavar="PORT", type=int, help="statistics for Prometheus at 127.0.0.1:PORT")
     run.set_defaults(function=_run)
 
     demo = commands.add_parser("demo", help="serve a small aiohttp application", parents=[settings], allow_abbrev=False)
@@ -162,6 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     if words[0].startswith("-") and options.module is None:
         _fail(f"run: unknown option {words[0]}", 2)
     _configure(options)
+    _observe(options)
     sys.argv[:] = words
     name = words[0]
     if options.module is not None:
@@ -181,6 +185,29 @@ def _run(options: argparse.Namespace) -> int:
             _set_first_path(os.path.dirname(os.path.realpath(name)))
             _run_script(os.path.abspath(name))
     return 0
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 86400:
+        raise ValueError
+    return seconds
+
+
+def _observe(options: argparse.Namespace) -> None:
+    if options.stats is not None:
+        statistics.Reporter(options.stats).start()
+    if options.metrics_port is None:
+        return
+    if importlib.util.find_spec("prometheus_client") is None:
+        _fail("run: prometheus-client is missing, pip install 'vppaio[prometheus]'")
+    from vppaio import metrics
+
+    try:
+        port = metrics.serve(options.metrics_port)
+    except (OSError, OverflowError) as error:
+        _fail(f"run: --metrics-port {options.metrics_port}: {getattr(error, 'strerror', None) or error}")
+    print(f"vppaio: metrics at http://127.0.0.1:{port}/metrics", file=sys.stderr, flush=True)
 
 
 def _run_script(path: str) -> None:

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.stacks.sites import receive_exactly
 from tests.vppinstance import VppInstance
 from vppaio.config import Config
 from vppaio.vcl import vclconf
@@ -31,6 +33,8 @@ import asyncio, json, sys, time, vppaio
 from vppaio.vcl import application
 
 errors, tasks = [], set()
+BLOCK = bytes(range(256)) * 256
+SIZE = 2 << 20
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
@@ -38,10 +42,13 @@ class Echo(asyncio.Protocol):
     def data_received(self, data):
         if data == b"?":
             stack = asyncio.get_running_loop().statistics()["stacks"]["vpp"]
-            self.say(sessions=stack["sessions"], room=application.heap_room(), errors=errors)
+            self.say(room=application.heap_room(), errors=errors, **stack)
         elif data == b"sleep":
             time.sleep(3)
             self.say(slept=3)
+        elif data == b"send":
+            for _ in range(SIZE // len(BLOCK)):
+                self.transport.write(BLOCK)
         elif data == b"connect":
             task = asyncio.get_running_loop().create_task(self.connect())
             tasks.add(task)
@@ -205,6 +212,49 @@ def test_near_the_end_of_the_heap_connections_are_refused_and_served_again_when_
                 wait_until(lambda: ask(first, b"?")["sessions"] < 10)
             assert ask(first, b"connect")["errno"] == 0
             assert ask(first, b"?")["room"] > room - (64 << 10)
+
+
+@pytest.mark.trap
+def test_writers_go_on_when_fifo_memory_is_free_again(vpp_instance: VppInstance) -> None:
+    """A write that finds no memory for its FIFO: EAGAIN, and no event to follow (guard: vppaio/vcl/libvppcom.c)."""
+    size = 2 << 20
+    expected = bytes(range(256)) * (size // 256)
+    with service(vpp_instance, VPPAIO_SEGMENT_SIZE="8M") as running, many(running, 40) as peers:
+        for peer in peers:
+            peer.sendall(b"send")  # 80 MB for FIFOs of 1 MB each, all in 8 MB
+        time.sleep(0.5)
+        found = running.ask(b"?")
+        assert found["writes_waiting"] > 30
+        assert found["write_starved"] > 0
+        with ThreadPoolExecutor(len(peers)) as threads:
+            received = list(threads.map(lambda peer: receive_exactly(peer, size), peers))
+        assert all(data == expected for data in received)
+        found = running.ask(b"?")
+        assert found["writes_waiting"] == 0
+        assert found["errors"] == []
+
+
+def test_nothing_is_lost_while_user_code_blocks_the_loop(vpp_instance: VppInstance) -> None:
+    """Connections, data and a FIN come while the loop does not turn for 3 s, longer than VPP's CLOSE_WAIT timer."""
+    with service(vpp_instance) as running, running.connect() as sleeper:
+        with contextlib.ExitStack() as peers:
+            before = [peers.enter_context(running.connect()) for _ in range(20)]
+            assert all(map(echoes, before))
+            sleeper.sendall(b"sleep")
+            time.sleep(0.3)
+            for number, peer in enumerate(before):
+                peer.sendall(b"%06d" % number)
+            during = [peers.enter_context(running.connect()) for _ in range(300)]
+            for number, peer in enumerate(during):
+                peer.sendall(b"%06d" % number)
+            gone = running.connect()
+            gone.sendall(b"farewell")
+            gone.close()
+            assert ask(sleeper, b"") == {"slept": 3}
+            for crowd in (before, during):
+                assert [peer.recv(6) for peer in crowd] == [b"%06d" % number for number in range(len(crowd))]
+        wait_until(lambda: running.ask(b"?")["sessions"] == 3)  # the listener, the sleeper and who asks
+        assert running.ask(b"?")["errors"] == []
 
 
 def test_a_thousand_connections_at_once_through_shared_memory(vpp_instance: VppInstance) -> None:

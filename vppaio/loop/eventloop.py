@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from vppaio.config import Config
-from vppaio.loop import connect, endpoints, serve, sockets
+from vppaio.loop import connect, endpoints, serve, sockets, statistics
 from vppaio.loop.private import SelectorLoop
 from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import Stacks
@@ -73,6 +73,7 @@ class EventLoop(Scheduler, SelectorLoop):
         self._stacks = Stacks(self._config, self._poller)
         self._listeners: dict[Any, Any] = {}
         super().__init__(selector)
+        statistics.register(self)
 
     # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
 
@@ -86,7 +87,10 @@ class EventLoop(Scheduler, SelectorLoop):
         return self._stacks.names
 
     def statistics(self) -> dict[str, Any]:
-        """Counters since the loop was made: turns, sleeps, and for each stack sessions, bytes, events and polls."""
+        """Counters since the loop was made: turns, sleeps, and for each stack sessions, bytes, events and polls.
+
+        vppaio.loop.statistics says what each number is, and its unit. May be called from any thread.
+        """
         return self._poller.statistics()
 
     # ---- the turn: loop.scheduler ------------------------------------------------------------------------------

@@ -21,12 +21,14 @@ cdef class Session:
     cdef uint64_t turn          # of the worker, when its handler last heard of it
     cdef readonly bint closed
     cdef bint watched
+    cdef bint listening
     cdef bint connecting
 
     cdef int watch(self, SessionHandler handler, uint32_t events) except -1
     cdef int rearm(self) except -1
     cdef void again(self, uint32_t events)
     cdef int shutdown_write(self) noexcept
+    cdef int mark_listening(self) except -1
     cdef int close(self) except -1
     cdef int finish(self) except -1
     cdef int _require_open(self, str call) except -1
@@ -55,9 +57,13 @@ cdef class Worker:
     cdef char *buffer           # every read lands here first
     cdef size_t buffer_size
     cdef readonly uint64_t n_polls, n_wakes, n_events_seen, n_stale, n_budget_hits
-    cdef readonly uint64_t n_opened, n_closed, n_accepted, n_lost
-    cdef uint64_t n_read_bytes, n_written_bytes, n_write_blocked
+    cdef readonly uint64_t n_opened, n_closed, n_accepted, n_lost, n_restored
+    cdef uint64_t n_read_bytes, n_written_bytes, n_read_blocked, n_write_blocked, n_write_starved
+    cdef int n_listeners
+    # Transports whose writes wait: how many, since when this many, and for how long in all, in ns times transports.
+    cdef int64_t n_waiting, waiting_since_ns, waited_ns
 
+    cdef int count_waiting(self, int change) except -1
     cdef Session adopt(self, uint32_t handle)
     cdef bint has_work(self)
     cdef int poll(self, int how) except -1

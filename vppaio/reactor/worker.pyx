@@ -102,6 +102,13 @@ cdef class Session:
     cdef int shutdown_write(self) noexcept:
         return self.ops.session_shutdown(self.handle, 1)
 
+    cdef int mark_listening(self) except -1:
+        """Count it among the listeners."""
+        if not self.listening:
+            self.listening = True
+            self.worker.n_listeners += 1
+        return 0
+
     cdef Session accept(self, vcl_endpoint *peer, int *error):
         """The next queued connection, or None with the table's error."""
         cdef int rv = self.ops.session_accept(self.handle, peer)
@@ -147,6 +154,9 @@ cdef class Session:
         self.closed = True
         self.handler = None
         self.pending = self.due = 0
+        if self.listening:
+            self.listening = False
+            worker.n_listeners -= 1
         cdef uint32_t slot = <uint32_t> self.tag
         worker.slots[slot] = None
         worker.free_slots.append(slot)
@@ -176,6 +186,7 @@ cdef class Session:
         with nogil:
             rv = ops.session_listen(handle, backlog)
         check(rv, "listen", str(self.local_address()), stack=self.stack)
+        self.mark_listening()
 
     def shutdown(self, int how):
         self._require_open("shutdown")
@@ -352,22 +363,38 @@ cdef class Worker:
             self.release(self.index)
         self.index = -1
 
+    cdef int count_waiting(self, int change) except -1:
+        """`change` (1 or -1) more transports have writes that wait for room in their FIFO."""
+        cdef int64_t now = monotonic_ns()
+        self.waited_ns += self.n_waiting * (now - self.waiting_since_ns)
+        self.waiting_since_ns = now
+        self.n_waiting += change
+        return 0
+
     def statistics(self):
-        """Counters since the loop was made; sizes in bytes."""
+        """Counters since the loop was made, and gauges; statistics.py of the loop says what each of them is. From any
+        thread: it reads numbers and changes nothing."""
+        cdef int64_t waiting_ns = self.n_waiting * (monotonic_ns() - self.waiting_since_ns)
         return {
             "sessions": self.n_opened - self.n_closed,
+            "listeners": self.n_listeners,
+            "writes_waiting": self.n_waiting,
             "opened": self.n_opened,
             "closed": self.n_closed,
             "accepted": self.n_accepted,
             "read_bytes": self.n_read_bytes,
             "written_bytes": self.n_written_bytes,
+            "read_blocked": self.n_read_blocked,
             "write_blocked": self.n_write_blocked,
+            "write_starved": self.n_write_starved,
+            "write_wait_seconds": (self.waited_ns + waiting_ns) * 1e-9,
             "polls": self.n_polls,
             "wakes": self.n_wakes,
             "events": self.n_events_seen,
             "stale_events": self.n_stale,
             "budget_hits": self.n_budget_hits,
             "lost": self.n_lost,
+            "restored": self.n_restored,
         }
 
     cdef bint has_work(self):
@@ -523,6 +550,7 @@ cdef class Worker:
                 if session is not None and session.handler is not None:
                     session.handler.on_lost()
         else:
+            self.n_restored += 1
             waiting, self.waiting = self.waiting, []
             for handler in waiting:
                 handler.on_restored()

@@ -35,6 +35,7 @@ cdef class SessionTransport(SessionHandler):
     cdef Py_ssize_t backlog_size
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water
+    cdef bint waits             # for room in the FIFO, and is counted
     cdef int lost_writes        # 0: open; else the connection is lost, and this counts writes since
     cdef bint started           # connection_made was called
     cdef bint paused
@@ -52,5 +53,6 @@ cdef class SessionTransport(SessionHandler):
     cdef int _keep_names(self) except -1
     cdef int handle(self, uint32_t events) except -1
     cdef int drop_backlog(self) except -1
+    cdef int count_waiting(self) except -1
     cdef int maybe_pause_protocol(self) except -1
     cdef int maybe_resume_protocol(self) except -1

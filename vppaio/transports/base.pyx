@@ -147,13 +147,23 @@ cdef class SessionTransport(SessionHandler):
         self.low_water = low
         self.maybe_pause_protocol()
 
+    cdef int count_waiting(self) except -1:
+        """See that the worker's count of waiting writers is right."""
+        cdef bint waits = self.backlog_size > 0
+        if waits != self.waits:
+            self.waits = waits
+            self.session.worker.count_waiting(1 if waits else -1)
+        return 0
+
     cdef int maybe_pause_protocol(self) except -1:
+        self.count_waiting()
         if self.backlog_size > self.high_water and not self._protocol_paused:
             self._protocol_paused = True
             self._tell_protocol("pause_writing")
         return 0
 
     cdef int maybe_resume_protocol(self) except -1:
+        self.count_waiting()
         if self._protocol_paused and self.backlog_size <= self.low_water:
             self._protocol_paused = False
             self._tell_protocol("resume_writing")
@@ -179,6 +189,7 @@ cdef class SessionTransport(SessionHandler):
         if self.backlog is not None:
             self.backlog.clear()
         self.backlog_size = 0
+        self.count_waiting()
         return 0
 
     # ---- protocol and extra information -------------------------------------------------------------------------

@@ -116,6 +116,7 @@ cdef class DatagramTransport(SessionTransport):
                 return rounds
             n = session.ops.session_recvfrom(session.handle, session.worker.buffer, session.worker.buffer_size, &source)
             if n == -EAGAIN or n == -ENOTCONN:
+                session.worker.n_read_blocked += 1
                 if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
                     self._look_again(SUSPICIOUS_S)
                 return rounds

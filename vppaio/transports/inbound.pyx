@@ -94,6 +94,7 @@ cdef class InboundStream(SessionTransport):
                         self.session.again(EPOLLIN)
                     return 0
             elif n == -EAGAIN:
+                self.session.worker.n_read_blocked += 1
                 self.until_blocked = False
                 return 0
             elif rounds:

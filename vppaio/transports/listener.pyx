@@ -43,6 +43,7 @@ cdef class Listener(SessionHandler):
         self.accepts_per_turn = max(backlog, 1)
         self.reopen = reopen
         self.context = PyContext_CopyCurrent()
+        session.mark_listening()
         session.watch(self, EPOLLIN)
         session.again(EPOLLIN)  # who came before we watched is not announced
 
@@ -137,6 +138,7 @@ cdef class Listener(SessionHandler):
             logger.warning("VPP is back, but cannot serve %s yet: %s", self.sock.getsockname(), exc)
             self.retry_handle = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self._reopen)
             return
+        self.session.mark_listening()
         self.session.watch(self, EPOLLIN)
         self.session.again(EPOLLIN)
         logger.warning("VPP is back: serving %s again", self.sock.getsockname())

@@ -7,6 +7,7 @@ Made by transports.pseudosocket; asks reactor.worker. On the loop's thread.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, ENOBUFS
 from libc.stdint cimport uint32_t
 
 from vppaio.reactor.worker cimport Session, SessionHandler
@@ -36,6 +37,7 @@ cdef class SocketIO(SessionHandler):
     cdef Session session
     cdef list waiters  # (event mask, future)
     cdef bint datagram
+    cdef bint starved  # the last write found no memory for the FIFO, and nothing will tell when there is
 
     def __cinit__(self, Session session, bint datagram, bint listening):
         self.session = session
@@ -62,43 +64,58 @@ cdef class SocketIO(SessionHandler):
         """A future that is done when trying again makes sense. Cancel it freely."""
         future = loop.create_future()
         self.waiters.append((events, future))
-        if self.datagram and self.session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
+        if self.datagram and self.session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS or self.starved and events == EPOLLOUT:
             delay = LOOK_AGAIN_READ_S if events == EPOLLIN else LOOK_AGAIN_WRITE_S
             timer = loop.call_later(delay, _wake, future)
             future.add_done_callback(lambda _: timer.cancel())
         return future
+
+    cdef int _read(self, int n, str call) except -1:
+        """Check and count a read."""
+        if n == -EAGAIN:
+            self.session.worker.n_read_blocked += 1
+        check(n, call)
+        self.session.worker.n_read_bytes += n
+        return n
+
+    cdef int _written(self, int n, str call, str detail="") except -1:
+        """The same for a write."""
+        self.starved = n == -ENOBUFS
+        if n == -EAGAIN or n == -ENOBUFS:
+            self.session.worker.n_write_blocked += 1
+            self.session.worker.n_write_starved += self.starved
+            n = -EAGAIN
+        check(n, call, detail)
+        self.session.worker.n_written_bytes += n
+        return n
 
     def recv(self, Py_ssize_t size):
         # By way of the worker's buffer: a large bytes object for each read costs more than copying the little that came.
         cdef Session session = self.session
         cdef size_t room = min(<size_t> size, session.worker.buffer_size)
         cdef int n = session.ops.session_read(session.handle, session.worker.buffer, room)
-        if n < 0:
-            check(n, "recv")
-        return PyBytes_FromStringAndSize(session.worker.buffer, n)
+        return PyBytes_FromStringAndSize(session.worker.buffer, self._read(n, "recv"))
 
     def recv_into(self, buffer):
         cdef Py_buffer view
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         cdef int n = self.session.ops.session_read(self.session.handle, view.buf, <size_t> view.len)
         PyBuffer_Release(&view)
-        return check(n, "recv_into")
+        return self._read(n, "recv_into")
 
     def recvfrom(self, Py_ssize_t size):
         cdef Session session = self.session
         cdef size_t room = min(<size_t> size, session.worker.buffer_size)
         cdef vcl_endpoint source
         cdef int n = session.ops.session_recvfrom(session.handle, session.worker.buffer, room, &source)
-        if n < 0:
-            check(n, "recvfrom")
-        return PyBytes_FromStringAndSize(session.worker.buffer, n), address_of(&source)
+        return PyBytes_FromStringAndSize(session.worker.buffer, self._read(n, "recvfrom")), address_of(&source)
 
     def send(self, data):
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         cdef int n = self.session.ops.session_write(self.session.handle, view.buf, <size_t> view.len)
         PyBuffer_Release(&view)
-        return check(n, "send")
+        return self._written(n, "send")
 
     def sendto(self, data, address):
         cdef Py_buffer view
@@ -113,7 +130,7 @@ cdef class SocketIO(SessionHandler):
             self.session.handle, view.buf, <size_t> view.len, NULL if address is None else &target
         )
         PyBuffer_Release(&view)
-        return check(n, "sendto", str(address))
+        return self._written(n, "sendto", str(address))
 
     def accept(self):
         """The next connection's session and peer address."""

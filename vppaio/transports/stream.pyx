@@ -16,7 +16,7 @@ from asyncio.log import logger
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
+from libc.errno cimport EAGAIN, ECONNRESET, ENOBUFS, ENOTCONN
 
 from vppaio.reactor.worker cimport Session
 from vppaio.transports.inbound cimport InboundStream
@@ -45,6 +45,7 @@ class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
 
 
 cdef double LOOK_AT_HALF_OPEN_S = 0.25
+cdef double STARVED_S = 0.01  # until other sessions may have given FIFO memory back
 
 
 cdef class StreamTransport(InboundStream):
@@ -192,8 +193,8 @@ cdef class StreamTransport(InboundStream):
         while sent < size:
             n = session.ops.session_write(session.handle, data + sent, <size_t> (size - sent))
             if n < 0:
-                if n == -EAGAIN:
-                    session.worker.n_write_blocked += 1
+                if n == -EAGAIN or n == -ENOBUFS:
+                    self._refused(n)
                     break
                 if sent:
                     self._fail_later(n)
@@ -252,8 +253,8 @@ cdef class StreamTransport(InboundStream):
                 if count == MAX_PIECES:
                     break
             n = session.ops.session_writev(session.handle, pieces, count)
-            if n == -EAGAIN:
-                session.worker.n_write_blocked += 1
+            if n == -EAGAIN or n == -ENOBUFS:
+                self._refused(n)
                 return 0
             if n < 0:
                 if progress:
@@ -269,6 +270,20 @@ cdef class StreamTransport(InboundStream):
                 n -= len(backlog.popleft())
             self.head_offset = n
         return 1
+
+    cdef int _refused(self, int error) except -1:
+        """The FIFO took nothing: an EPOLLOUT will come, or, if there was no memory for it, a timer has to."""
+        self.session.worker.n_write_blocked += 1
+        if error == -ENOBUFS:
+            self.session.worker.n_write_starved += 1
+            if self.starved is None:
+                self.starved = self._loop.call_later(STARVED_S, self._feed)
+        return 0
+
+    def _feed(self):
+        self.starved = None
+        if self.backlog_size and not self.session.closed:
+            self.session.again(EPOLLOUT)
 
     cdef int _fail_later(self, int error) except -1:
         """A repeated write failed. asyncio writes once a turn, and then reads first: so what came before the end is
@@ -373,6 +388,8 @@ cdef class StreamTransport(InboundStream):
     def _call_connection_lost(self, exc):
         if self.half_open is not None:
             self.half_open.cancel()
+        if self.starved is not None:
+            self.starved.cancel()
         InboundStream._call_connection_lost(self, exc)
         self.get_buffer = self.on_data = None  # each holds the protocol
         if self.empty_waiter is not None and not self.empty_waiter.done():

@@ -17,6 +17,7 @@
  *   closing a listener with queued connections        SIGSEGV                 close_listener() accepts and closes them
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
+ *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()
  *   exit() with another thread's worker               SIGSEGV                 vpp_process.c, at_exit()
  *   exit() while app_create waits for a hung VPP      SIGSEGV                 vpp_process.c, vppaio_vpp_give_up()
@@ -161,11 +162,22 @@ session_read (uint32_t session, void *buffer, size_t size)
   return result (vcl.session_read (session, buffer, size > INT_MAX ? INT_MAX : size));
 }
 
+/* "Try again" has two meanings: the FIFO is full, and VPP will tell when it is not; or its segment has no memory left for it
+ * to grow (vppcom.c: vppcom_session_write_inline, `n_write < 0`), which other sessions may give back, and VPP says nothing. */
+static int
+refused_write (uint32_t session, int rv)
+{
+  return rv == -EAGAIN && vcl.session_attr (session, ATTR_GET_NWRITE, 0, 0) > 0 ? -ENOBUFS : result (rv);
+}
+
 static int
 session_write (uint32_t session, const void *buffer, size_t size)
 {
+  int rv;
+
   ENTER (HANDLE_WORKER (session));
-  return result (vcl.session_write (session, (void *) buffer, size > INT_MAX ? INT_MAX : size));
+  rv = vcl.session_write (session, (void *) buffer, size > INT_MAX ? INT_MAX : size);
+  return rv < 0 ? refused_write (session, rv) : rv;
 }
 
 /* vppcom_session_write_segments is all or nothing and copies as well, so pieces are written one by one: VPP is told
@@ -181,7 +193,7 @@ session_writev (uint32_t session, const struct iovec *pieces, int count)
       size_t size = pieces[i].iov_len > INT_MAX / 2 ? INT_MAX / 2 : pieces[i].iov_len;
       rv = vcl.session_write (session, pieces[i].iov_base, size);
       if (rv < 0)
-	return total ? total : result (rv);
+	return total ? total : refused_write (session, rv);
       total += rv;
       if ((size_t) rv < pieces[i].iov_len)
 	break;

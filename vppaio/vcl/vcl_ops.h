@@ -105,7 +105,8 @@ typedef struct vcl_ops
   /* Bytes moved; 0 when the peer has closed and all was read; -EAGAIN; -ECONNRESET; -ENOTCONN. A stream read that
    * returns fewer bytes than asked for has emptied the FIFO. */
   int (*session_read) (uint32_t session, void *buffer, size_t size);
-  /* Bytes taken, possibly fewer than offered: an EPOLLOUT follows only after -EAGAIN, so repeat until then. -EPIPE,
+  /* Bytes taken, possibly fewer than offered: an EPOLLOUT follows only after -EAGAIN, so repeat until then. -ENOBUFS:
+   * there is no memory to fill the FIFO with, and nothing will tell when there is; try again after a while. -EPIPE,
    * -ECONNRESET, -ENOTCONN. */
   int (*session_write) (uint32_t session, const void *buffer, size_t size);
   /* The same for up to 64 pieces. */

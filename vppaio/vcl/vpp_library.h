@@ -26,6 +26,7 @@ typedef struct
 enum /* vppcom_attr_op_t; numbers unchanged since 21.10 */
 {
   ATTR_GET_NREAD = 0,
+  ATTR_GET_NWRITE = 1,
   ATTR_GET_LCL_ADDR = 4,
   ATTR_GET_PEER_ADDR = 6,
   ATTR_GET_PROTOCOL = 9,
