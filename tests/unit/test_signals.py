@@ -1,4 +1,4 @@
-"""Signals of signal.signal: their handlers run although the loop is about to sleep, and a program's own descriptor stays."""
+"""Handlers of signal.signal run although the loop is about to sleep, and the descriptor a program has set stays."""
 
 from __future__ import annotations
 
