@@ -1,7 +1,7 @@
 """--profile: where a server's CPU time goes, in microseconds per operation, by whose code it is.
 
-`perf` samples the server's clock while a round runs. What Linux's kernel does for a server on VPP is sleeping and waking;
-for one on the kernel it is TCP, too.
+`perf` samples the server's clock while a round runs. What Linux's kernel does for a server on VPP is sleeping and
+waking; for one on the kernel it is TCP, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEADER: Final = ("case", "candidate", "us", "kernel", "VCL", "Python", "loop", "TLS", "libc", "other")
 SAMPLES_PER_S: Final = "4000"
-# The first one whose words occur in a file's name has it; what no word matches is the loop's if it is an extension module.
+# The first one whose words occur in a file's name has it.
 OWNERS: Final = (
     ("kernel", ("[kernel", "[vdso]")),
     ("VCL", ("libvppcom", "libsvm", "libvppinfra", "libvlibmemoryclient", "libvcl_ldpreload")),
@@ -62,8 +62,10 @@ def _record(bench: Bench, case: Case, candidate: Candidate) -> tuple[Measurement
     round = threading.Thread(target=lambda: results.append(bench.measure(case, candidate)))
     round.start()
     recorded = subprocess.run(
-        ["perf", "record", "-q", "-e", "cpu-clock", "-F", SAMPLES_PER_S, "-o", data, "-p", str(server.process.pid)]
-        + ["sleep", str(bench.warmup + bench.seconds)],
+        [
+            *["perf", "record", "-q", "-e", "cpu-clock", "-F", SAMPLES_PER_S, "-o", data],
+            *["-p", str(server.process.pid), "sleep", str(bench.warmup + bench.seconds)],
+        ],
         capture_output=True,
         text=True,
         check=False,
