@@ -57,8 +57,8 @@ def test_tls_protocol_has_what_records_builds_on(name):
 
 def test_loop_has_what_we_use():
     loop = asyncio.SelectorEventLoop()
-    assert hasattr(loop, "_debug")
-    assert hasattr(loop, "_selector")
+    for name in ("_csock", "_debug", "_selector", "_signal_handlers"):
+        assert hasattr(loop, name), name
     loop.close()
 
 

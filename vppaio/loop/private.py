@@ -4,6 +4,7 @@ tests/unit/test_private.py compares it with the running interpreter. Nothing hap
 """
 
 import asyncio
+import socket
 from asyncio import base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ class SelectorLoop(asyncio.SelectorEventLoop):
     """asyncio's selector loop, with the hooks that typeshed leaves out."""
 
     if TYPE_CHECKING:
+        _csock: socket.socket
         _debug: bool
         _selector: Selector
+        _signal_handlers: dict[int, asyncio.Handle]
 
         async def _ensure_resolved(self, address: Any, **kwargs: Any) -> list[Any]: ...
         async def _create_server_getaddrinfo(self, host: Any, port: Any, family: int, flags: int) -> list[Any]: ...
