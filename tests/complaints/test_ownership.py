@@ -21,8 +21,8 @@ from tests.stacks.test_streams import Accepted, Recorder
 
 @pytest.mark.parametrize("moment", range(5))
 def test_socket_of_a_cancelled_create_connection_is_not_closed_twice(stack: Site, moment: int) -> None:
-    """uvloop#740. Its owner closes it at once, as aiohttp does, and the loop has it, too: the next file of its number may
-    be another thread's by the time the loop closes its own."""
+    """uvloop#740. Its owner closes it at once, as aiohttp does, and the loop has it, too: the next file of its number
+    may be another thread's by the time the loop closes its own."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
