@@ -117,7 +117,7 @@ class EventLoop(Scheduler, SelectorLoop):
     def run_forever(self) -> None:
         # A handler of signal.signal runs when Python code does. Without a descriptor that wakes us, a signal that
         # arrives just before the sleep is handled after it; asyncio has that gap.
-        if threading.current_thread() is not threading.main_thread():
+        if self.is_closed() or threading.current_thread() is not threading.main_thread():
             super().run_forever()
             return
         before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
