@@ -209,10 +209,10 @@ class Worker:
         self.parked = deque(entry for entry in self.parked if entry[0] is not session)
 
     def modify(self, session: Session, mask: int, data: int) -> None:
-        """EPOLL_CTL_MOD: only what was not asked for before is looked at."""
+        """EPOLL_CTL_MOD: only what was not asked for before is looked at, and never for the end of a connection."""
         fresh = mask & ~session.mask
         session.mask, session.data = mask, data
-        self._park(session, fresh)
+        self._park(session, fresh, ends=False)
 
     def take_parked(self, room: int) -> list[tuple[int, int]]:
         taken: list[tuple[int, int]] = []
@@ -261,15 +261,15 @@ class Worker:
 
     # -- rules --------------------------------------------------------------------------------------------------------
 
-    def _park(self, session: Session, mask: int) -> None:
+    def _park(self, session: Session, mask: int, ends: bool = True) -> None:
         events = 0
         if session.state in (State.READY, State.BOUND) and not (session.is_stream and session.state is State.BOUND):
             events |= IN if session.is_readable else 0
             events |= OUT if session.is_writable else 0
         events &= mask
-        if not events and session.was_reset:
+        if ends and not events and session.was_reset:
             events = self._event(session, Message.RESET)
-        elif not events and session.fin_received:
+        elif ends and not events and session.fin_received:
             events = self._event(session, Message.FIN)
         if events:
             self.parked.append((session, session.data, events))
