@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from benchmarks import candidates, goals, plan, results, tables
+from benchmarks import candidates, goals, plan, profile, results, tables
 from benchmarks.native import Unavailable
 from benchmarks.plan import Case
 from benchmarks.progress import Progress
@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="say what would be measured, and what is missing")
     parser.add_argument("--quick", action="store_true", help="one row of every workload, within 4 minutes")
     parser.add_argument("--goals", action="store_true", help="measure what the goals need and print which are held")
+    parser.add_argument("--profile", action="store_true", help="say whose code the servers' CPU time goes to (perf)")
     chosen = parser.add_argument_group("filters; each may be repeated or take a comma-separated list")
     chosen.add_argument("--workload", action="append", default=[], metavar="NAME")
     chosen.add_argument("--candidate", action="append", default=[], metavar="NAME")
@@ -116,6 +117,14 @@ def measure(
     return meta | {"took_s": round(time.monotonic() - began, 1)}, rows
 
 
+def show_profile(o: argparse.Namespace, cases: list[Case], chosen: list[candidates.Candidate]) -> None:
+    seconds = o.seconds or 2.0
+    with Bench(
+        seconds=seconds, warmup=seconds * 0.4, with_vpp=any(c.vpp for c in chosen), patience=o.patience
+    ) as bench:
+        print(tables.plain(profile.HEADER, profile.rows(bench, cases, chosen)))
+
+
 def show_goals(rows: Sequence[results.Row]) -> None:
     verdicts = goals.judge(rows)
     print(tables.plain(tables.GOALS_HEADER, map(tables.verdict_cells, verdicts)))
@@ -128,6 +137,12 @@ def main() -> int:
     cases, chosen = choose(o)
     if o.list:
         show_list(cases, chosen)
+        return 0
+    if o.profile:
+        try:
+            show_profile(o, cases, chosen)
+        except Unavailable as reason:
+            sys.exit(str(reason))
         return 0
     if o.source:
         meta, rows = results.read(o.source)

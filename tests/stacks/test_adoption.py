@@ -272,9 +272,10 @@ def test_sock_methods_of_a_server(stack: Site, tmp_path: Path) -> None:
         with open(tmp_path / "file", "rb") as file:  # noqa: ASYNC230
             assert await loop.sock_sendfile(sock, file, 1000, 200_000) == 200_000
             assert file.tell() == 201_000
-        await loop.sock_sendall(sock, memoryview(b">"))
-        sock.shutdown(socket.SHUT_WR)
-        sock.close()
+        with sock:
+            await loop.sock_sendall(sock, memoryview(b">"))
+            sock.shutdown(socket.SHUT_WR)
+        assert sock.fileno() == -1
         assert await asked == b"<" + content[1000:201_000] + b">"
         listener.close()
 

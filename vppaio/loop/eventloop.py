@@ -7,7 +7,9 @@ on. This class is the table of contents: the work is in serve, connect, endpoint
 
 import asyncio
 import inspect
+import signal
 import socket
+import threading
 from asyncio import constants
 from asyncio.log import logger
 from collections.abc import Callable
@@ -94,6 +96,21 @@ class EventLoop(Scheduler, SelectorLoop):
         return self._poller.statistics()
 
     # ---- the turn: loop.scheduler ------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        # A handler of signal.signal runs when Python code does. Without a descriptor that wakes us, a signal that
+        # arrives just before the sleep is handled after it; asyncio has that gap.
+        if threading.current_thread() is not threading.main_thread():
+            super().run_forever()
+            return
+        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        if before not in (-1, self._csock.fileno()):
+            signal.set_wakeup_fd(before)  # the program's own
+        try:
+            super().run_forever()
+        finally:
+            if not self._signal_handlers:
+                signal.set_wakeup_fd(before)
 
     def _report_slow(self, handler: object, seconds: float) -> None:
         """Debug mode: a protocol took long over an event of its session."""

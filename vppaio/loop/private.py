@@ -4,16 +4,22 @@ tests/unit/test_private.py compares it with the running interpreter. Nothing hap
 """
 
 import asyncio
+import socket
 from asyncio import base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from vppaio.reactor.poller import Selector
 
 
 class SelectorLoop(asyncio.SelectorEventLoop):
     """asyncio's selector loop, with the hooks that typeshed leaves out."""
 
     if TYPE_CHECKING:
+        _csock: socket.socket
         _debug: bool
+        _selector: Selector
+        _signal_handlers: dict[int, asyncio.Handle]
 
         async def _ensure_resolved(self, address: Any, **kwargs: Any) -> list[Any]: ...
         async def _create_server_getaddrinfo(self, host: Any, port: Any, family: int, flags: int) -> list[Any]: ...
@@ -29,6 +35,11 @@ class SelectorLoop(asyncio.SelectorEventLoop):
         ) -> Any: ...
         def _start_serving(self, protocol_factory: Callable[[], Any], sock: Any, *args: Any, **kwargs: Any) -> None: ...
         def _stop_serving(self, sock: Any) -> None: ...
+
+
+def check_ssl_socket(sock: Any) -> None:
+    """Raise TypeError for an ssl.SSLSocket."""
+    base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
 
 
 class BaseServer(base_events.Server):

@@ -9,11 +9,11 @@ address, and the kernel socket is kept, unused, and closed together with it. `Co
 import asyncio
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from vppaio.loop import connect
-from vppaio.loop.private import SelectorLoop
+from vppaio.loop.private import SelectorLoop, check_ssl_socket
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.socketio import READABLE, WRITABLE
 from vppaio.transports.stream import StreamTransport
@@ -164,17 +164,51 @@ _READS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
-async def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Any:
-    """The sock_* method `name`: asyncio's for a socket of the kernel's, else on the session."""
-    made = session_socket(sock)
-    if made is None:
-        return await getattr(SelectorLoop, name)(loop, sock, *args)
-    _check_non_blocking(loop, sock)
+def _on_session(loop: "EventLoop", name: str, sock: SessionSocket, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
     if name == "sock_sendall":
-        return await _sendall(loop, made, *args)
+        return _sendall(loop, sock, *args)
     if name == "sock_sendto":
-        return await _repeat(loop, made, WRITABLE, lambda: made.sendto(*args))
-    return await _repeat(loop, made, READABLE, lambda: _READS[name](made, *args))
+        return _repeat(loop, sock, WRITABLE, lambda: sock.sendto(*args))
+    return _repeat(loop, sock, READABLE, lambda: _READS[name](sock, *args))
+
+
+async def _on_kernel_socket(loop: "EventLoop", name: str, sock: Any, args: tuple[Any, ...]) -> Any:
+    """As asyncio does it, but for the waiting: see `Poller.wait_once`."""
+    write = name.startswith("sock_send")
+    if name == "sock_sendall":
+        view = memoryview(args[0]).cast("B")
+        args = (view,)
+    elif name == "sock_recvfrom_into" and not args[1]:
+        args = (args[0], len(args[0]))
+    method = "send" if name == "sock_sendall" else name.removeprefix("sock_")
+    while True:
+        try:
+            done = getattr(sock, method)(*args)
+        except (BlockingIOError, InterruptedError):
+            fd = sock.fileno()
+            loop._ensure_fd_no_transport(fd)
+            if fd in loop._selector.get_map():  # the program watches it too, with add_reader or add_writer
+                return await getattr(SelectorLoop, name)(loop, sock, *args)
+            waiter = loop.create_future()
+            loop._selector.poller.wait_once(fd, write, waiter)
+            await waiter
+            continue
+        if name == "sock_accept":
+            done[0].setblocking(False)
+        elif name == "sock_sendall":
+            if done < len(args[0]):
+                args = (args[0][done:],)
+                continue
+            return None
+        return done
+
+
+def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Coroutine[Any, Any, Any]:
+    """The sock_* method `name`, on the kernel's socket or on the session."""
+    made = session_socket(sock)
+    check_ssl_socket(sock)
+    _check_non_blocking(loop, sock)
+    return _on_kernel_socket(loop, name, sock, args) if made is None else _on_session(loop, name, made, args)
 
 
 async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:

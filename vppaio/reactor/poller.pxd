@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from vppaio.vcl.ops cimport epoll_event
 
@@ -6,6 +6,7 @@ from vppaio.vcl.ops cimport epoll_event
 cdef class Poller:
     cdef int epfd
     cdef dict fd_to_key
+    cdef dict shots             # descriptor -> [who waits to read, who waits to write]: futures, see wait_once
     cdef list workers
     cdef epoll_event *events
     cdef int64_t busy_poll_ns
@@ -17,4 +18,6 @@ cdef class Poller:
     cdef int _ask(self, int how) except -1
     cdef bint _busy_poll(self, int64_t until_ns) except -1
     cdef int _wait_kernel(self, int timeout_ms) except -2
+    cdef int _arm(self, int fd, list waiters) except -1
+    cdef int _shoot(self, int fd, list waiters, uint32_t events) except -1
     cdef int _retry_lost(self) except -1

@@ -14,7 +14,9 @@ sessions through its worker's descriptor, so one kernel wait covers both, with t
 4. Sessions are edge-triggered, so an event not used up must be remembered: `Session.again`.
 5. Dispatching stops after BUDGET_NS. What is left makes the next turn not sleep, and timers, call_soon and kernel
    descriptors get their turn in between.
-6. When VPP dies the descriptor becomes readable for good. It then leaves the epoll set, and VCL is asked on a timer
+6. A sock_* call waits for its kernel descriptor once (EPOLLONESHOT): one system call, where a selector's key costs two
+   and a handle. The descriptor stays in the set, disarmed, and a key that is made for it later replaces it.
+7. When VPP dies the descriptor becomes readable for good. It then leaves the epoll set, and VCL is asked on a timer
    instead: each `epoll_wait` tries to attach again.
 
 `busy_poll_us` repeats asking before the sleep: lower latency for a busy core.
@@ -25,7 +27,7 @@ import os
 import select
 import selectors
 import weakref
-from errno import EINTR
+from errno import EEXIST, EINTR, ENOENT
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport errno as c_errno
@@ -35,8 +37,13 @@ from vppaio.reactor.worker cimport Worker, monotonic_ns
 from vppaio.vcl.ops cimport (
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
+    EPOLLERR,
+    EPOLLHUP,
     EPOLLIN,
+    EPOLLONESHOT,
     EPOLLOUT,
+    EPOLLRDHUP,
     VCL_WAIT_NOW,
     VCL_WAIT_PARKED,
     epoll_ctl,
@@ -63,6 +70,7 @@ cdef class Poller:
     def __cinit__(self, int epfd, dict fd_to_key, int busy_poll_us=0):
         self.epfd = epfd
         self.fd_to_key = fd_to_key
+        self.shots = {}
         self.workers = []
         self.busy_poll_ns = busy_poll_us * <int64_t> 1000
         self.events = <epoll_event *> malloc(MAX_KERNEL_EVENTS * sizeof(epoll_event))
@@ -167,9 +175,65 @@ cdef class Poller:
                         if ready is None:
                             ready = []
                         ready.append((key, mask))
+                elif fd in self.shots:
+                    self._shoot(fd, self.shots[fd], self.events[i].events)
         for worker in self.workers:
             worker.begin_turn()
         return ready
+
+    def wait_once(self, int fd, bint write, future):
+        """`future` gets a result when `fd` can be read, or written, or is at its end. Cancel it freely. The caller
+        sees to it that the selector has no key for `fd`.
+
+        Raises:
+            OSError: EBADF; EPERM, a regular file.
+        """
+        waiters = self.shots.get(fd)
+        if waiters is None:
+            waiters = self.shots[fd] = [None, None]
+        waiters[write] = future
+        self._arm(fd, waiters)
+
+    cdef int _arm(self, int fd, list waiters) except -1:
+        cdef epoll_event event
+        event.events = EPOLLONESHOT
+        if waiters[0] is not None:
+            event.events |= EPOLLIN | EPOLLRDHUP
+        if waiters[1] is not None:
+            event.events |= EPOLLOUT
+        event.data.u64 = 0
+        event.data.fd = fd
+        # It may be known to the kernel, or be another file by now, under a number seen before.
+        if epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, &event) == 0:
+            return 0
+        if c_errno == ENOENT and (epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) == 0 or c_errno == EEXIST):
+            return 0
+        error = c_errno
+        del self.shots[fd]
+        raise OSError(error, f"{os.strerror(error)} (epoll_ctl, descriptor {fd})")
+
+    cdef int _shoot(self, int fd, list waiters, uint32_t events) except -1:
+        cdef uint32_t wanted
+        cdef int write
+        for write in range(2):
+            wanted = (EPOLLOUT if write else EPOLLIN | EPOLLRDHUP) | EPOLLERR | EPOLLHUP
+            future = waiters[write]
+            if future is not None and events & wanted:
+                waiters[write] = None
+                if not future.done():
+                    future.set_result(None)
+        if waiters[0] is not None or waiters[1] is not None:
+            self._arm(fd, waiters)
+        return 0
+
+    def forget(self, int fd):
+        """A key is made for `fd`: whoever waits for it tries again, and finds the key."""
+        waiters = self.shots.pop(fd, None)
+        if waiters is not None:
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, NULL)
+            for future in waiters:
+                if future is not None and not future.done():
+                    future.set_result(None)
 
     cdef int _ask(self, int how) except -1:
         """1 if any worker has something to dispatch."""
@@ -259,6 +323,10 @@ class Selector(selectors.EpollSelector):
         super().__init__()
         _selectors.add(self)
         self.poller = Poller(self._selector.fileno(), self._fd_to_key, busy_poll_us)
+
+    def register(self, fileobj, events, data=None):
+        self.poller.forget(self._fileobj_lookup(fileobj))
+        return super().register(fileobj, events, data)
 
     def select(self, timeout=None):
         return self.poller.wait(timeout)

@@ -58,8 +58,8 @@ cdef _Engine engine_of(protocol):
     return engine
 
 
-class TlsTransport(sslproto._SSLProtocolTransport):
-    """What the protocol above sees."""
+class SSLTransport(sslproto._SSLProtocolTransport):
+    """What the protocol above sees. (Programs look for "ssl" in the name.)"""
 
     def write(self, data):
         protocol = self._ssl_protocol
@@ -77,7 +77,7 @@ class RecordProtocol(sslproto.SSLProtocol):
         if self._app_transport is None:
             if self._app_transport_created:
                 raise RuntimeError("Creating _SSLProtocolTransport twice")
-            self._app_transport = TlsTransport(self._loop, self)
+            self._app_transport = SSLTransport(self._loop, self)
             self._app_transport_created = True
         return self._app_transport
 

@@ -283,6 +283,12 @@ class SessionSocket:
         self.abandon()
         self._close_descriptors()
 
+    def __enter__(self) -> "SessionSocket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _close_descriptors(self) -> None:
         self._closed = True
         self._io = None

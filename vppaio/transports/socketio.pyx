@@ -6,7 +6,7 @@ again. The session is watched from the start, before the first try, so no edge i
 Made by transports.pseudosocket; asks reactor.worker. On the loop's thread.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ENOBUFS
 from libc.stdint cimport uint32_t
 
@@ -90,9 +90,11 @@ cdef class SocketIO(SessionHandler):
         return n
 
     def recv(self, Py_ssize_t size):
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
-        cdef int n = self.session.ops.session_read(self.session.handle, PyBytes_AS_STRING(data), <size_t> size)
-        return data[:self._read(n, "recv")]
+        # By way of the worker's buffer: a large bytes object for each read costs more than copying the little that came.
+        cdef Session session = self.session
+        cdef size_t room = min(<size_t> size, session.worker.buffer_size)
+        cdef int n = session.ops.session_read(session.handle, session.worker.buffer, room)
+        return PyBytes_FromStringAndSize(session.worker.buffer, self._read(n, "recv"))
 
     def recv_into(self, buffer):
         cdef Py_buffer view
@@ -102,12 +104,11 @@ cdef class SocketIO(SessionHandler):
         return self._read(n, "recv_into")
 
     def recvfrom(self, Py_ssize_t size):
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
+        cdef Session session = self.session
+        cdef size_t room = min(<size_t> size, session.worker.buffer_size)
         cdef vcl_endpoint source
-        cdef int n = self.session.ops.session_recvfrom(
-            self.session.handle, PyBytes_AS_STRING(data), <size_t> size, &source
-        )
-        return data[:self._read(n, "recvfrom")], address_of(&source)
+        cdef int n = session.ops.session_recvfrom(session.handle, session.worker.buffer, room, &source)
+        return PyBytes_FromStringAndSize(session.worker.buffer, self._read(n, "recvfrom")), address_of(&source)
 
     def send(self, data):
         cdef Py_buffer view

@@ -28,6 +28,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CTL_MOD
         EPOLL_CTL_DEL
     unsigned int EPOLLET
+    unsigned int EPOLLONESHOT
 
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
