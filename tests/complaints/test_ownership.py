@@ -19,32 +19,56 @@ from tests.stacks.test_streams import Accepted, Recorder
 # tests/stacks/test_cancel_storm.py.
 
 
-@pytest.mark.parametrize("moment", [0, 1, 2, 3])
+@pytest.mark.parametrize("moment", range(5))
 def test_socket_of_a_cancelled_create_connection_is_not_closed_twice(stack: Site, moment: int) -> None:
-    """uvloop#740."""
+    """uvloop#740. Its owner closes it at once, as aiohttp does, and the loop has it, too: the next file of its number
+    may be another thread's by the time the loop closes its own."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with stack.listen() as listener:
-            sock = socket.socket()
-            sock.setblocking(False)
-            await loop.sock_connect(sock, listener.getsockname())
-            theirs, _ = listener.accept()
-            connecting = asyncio.create_task(loop.create_connection(Recorder, sock=sock))
-            await turns(moment)
-            connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                transport, _ = await connecting
-                transport.abort()
-            if moment == 0:  # the loop has not heard of it: it is still the caller's
+            for _ in range(3):
+                sock = socket.socket()
+                sock.setblocking(False)
+                await loop.sock_connect(sock, listener.getsockname())
+                theirs, _ = listener.accept()
+                connecting = asyncio.create_task(loop.create_connection(Recorder, sock=sock))
+                await turns(moment)
+                connecting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    transport, _ = await connecting
+                    transport.abort()
+                number = sock.fileno()
                 sock.close()
-            await eventually(lambda: sock.fileno() == -1)
-            others = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]  # one of them gets its number
-            await asyncio.sleep(0.05)
-            sock.close()
-            for fd in others:
-                os.close(fd)  # EBADF if that was done already
-            theirs.close()
+                left, right = socket.socketpair()
+                others = [left, right, *(socket.socket() for _ in range(10))]
+                assert number == -1 or number in [other.fileno() for other in others]
+                transports = [await loop.create_connection(Recorder, sock=end) for end in (left, right)]
+                await asyncio.sleep(0.02)
+                transports[0][0].write(b"unharmed")
+                await eventually(lambda protocol=transports[1][1]: protocol.heard == b"unharmed")
+                for transport, protocol in transports:
+                    transport.close()
+                    await protocol.lost
+                for other in others[2:]:
+                    os.close(other.detach())  # EBADF if that was done already
+                theirs.close()
+
+    stack.run(main)
+
+
+def test_listener_closed_by_its_owner_first_is_not_closed_twice(stack: Site) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.bind(("0.0.0.0", 0))
+        server = await loop.create_server(Recorder, sock=sock)
+        sock.close()
+        others = [socket.socket() for _ in range(10)]
+        server.close()
+        await asyncio.sleep(0.02)
+        for other in others:
+            os.close(other.detach())
 
     stack.run(main)
 

@@ -77,7 +77,7 @@ _with_address = ctypes.CFUNCTYPE(ctypes.c_int, _Session, _Address)
 _with_data = ctypes.CFUNCTYPE(ctypes.c_int, _Session, ctypes.c_void_p, ctypes.c_size_t, _Address)
 _create = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int)
 # Their places in vcl_ops, in pointers; the name and the traps are the first two.
-_SLOTS: Final = 29
+_SLOTS: Final = 30
 _CREATE, _BIND, _ACCEPT, _CONNECT, _RECVFROM, _SENDTO, _LOCAL, _PEER = 9, 10, 12, 13, 18, 19, 23, 24
 _alive: list[Any] = []
 

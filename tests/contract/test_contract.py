@@ -1012,6 +1012,19 @@ def test_adopted_datagram_sockets(table: Stack, worker: Worker, adopt: Callable[
     assert worker.received(receiver) == (b"x", worker.local(sender))
 
 
+def test_forgotten_descriptor_is_left_alone(
+    table: Stack, worker: Worker, adopt: Callable[[socket.socket], int]
+) -> None:
+    with socket.create_server((table.host, 0)) as listener:
+        number = os.dup(listener.fileno())
+        handle = adopt(socket.socket(fileno=number))
+        os.close(number)  # by its other owner
+        assert os.dup(listener.fileno()) == number
+        assert table.ops.session_forget(handle) == 0
+        assert table.ops.session_readable(handle) < 0  # the handle is free
+        os.close(number)  # EBADF if it had been closed
+
+
 def test_what_cannot_be_adopted_stays_the_callers(adopt: Callable[[socket.socket], int]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

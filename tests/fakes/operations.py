@@ -440,6 +440,9 @@ class Operations:
     def session_adopt(self, _index: int, _fd: int) -> int:
         raise Refusal(errno.EOPNOTSUPP)
 
+    def session_forget(self, _handle: int) -> int:
+        raise Refusal(errno.EOPNOTSUPP)
+
     # -- helpers ------------------------------------------------------------------------------------------------------
 
     def _epoll_set(self, vep: int) -> Worker:

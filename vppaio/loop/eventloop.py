@@ -131,7 +131,6 @@ class EventLoop(Scheduler, SelectorLoop):
     def _stop_serving(self, sock: Any) -> None:
         if sock in self._listeners:
             self._listeners.pop(sock).close()
-            sock.detach()
         elif isinstance(sock, SessionSocket):
             sock.close()  # it was not served yet: creating the server failed
         else:

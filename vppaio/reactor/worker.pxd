@@ -30,6 +30,7 @@ cdef class Session:
     cdef int shutdown_write(self) noexcept
     cdef int mark_listening(self) except -1
     cdef int close(self) except -1
+    cdef int close_with(self, object sock) except -1
     cdef int finish(self) except -1
     cdef int _require_open(self, str call) except -1
     cdef Session accept(self, vcl_endpoint *peer, int *error)

@@ -132,6 +132,17 @@ cdef class Session:
         self.ops.session_close(self.handle)
         return 0
 
+    cdef int close_with(self, object sock) except -1:
+        """Close the session, and make the socket object `sock` that has its descriptor too forget it. Whoever gave us
+        the object may have closed it already."""
+        if not self.closed and self.ops.session_fd(self.handle) >= 0 and sock.fileno() < 0:
+            self._forget()
+            self.ops.session_forget(self.handle)
+        else:
+            self.close()
+        sock.detach()
+        return 0
+
     cdef int finish(self) except -1:
         """Close the session, since both directions are at their end; its handler still hears of what it asked for with
         `again`, until `close`."""
@@ -162,7 +173,9 @@ cdef class Session:
         worker.free_slots.append(slot)
         worker.n_closed += 1
         if worker.by_fd is not None:
-            worker.by_fd.pop(self.ops.session_fd(self.handle), None)
+            fd = self.ops.session_fd(self.handle)
+            if worker.by_fd.get(fd) is self:  # see close_with
+                del worker.by_fd[fd]
 
     # What happens once per connection, for Python: raises instead of returning.
 

@@ -100,10 +100,7 @@ cdef class SessionTransport(SessionHandler):
         return 0
 
     cdef int on_closing(self) except -1:
-        self._keep_names()
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.detach()
+        self._release()
         return 0
 
     cdef int handle(self, uint32_t events) except -1:
@@ -303,6 +300,7 @@ cdef class SessionTransport(SessionHandler):
             return
         self._keep_names()
         sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.detach()
-        self.session.close()
+        if sock is None:
+            self.session.close()
+        else:
+            self.session.close_with(sock)

@@ -53,7 +53,7 @@ cdef class Listener(SessionHandler):
         if self.retry_handle is not None:
             self.retry_handle.cancel()
             self.retry_handle = None
-        self.session.close()
+        self.session.close_with(self.sock)
 
     cdef int on_events(self, uint32_t events) except -1:
         PyContext_Enter(self.context)
@@ -124,7 +124,7 @@ cdef class Listener(SessionHandler):
         return 0
 
     cdef int on_closing(self) except -1:
-        self.sock.detach()
+        self.session.close_with(self.sock)
         return 0
 
     def _reopen(self):

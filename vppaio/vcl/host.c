@@ -212,6 +212,7 @@ static const vcl_ops host_ops = {
   .session_set_option = host_session_set_option,
   .session_fd = host_session_fd,
   .session_adopt = host_session_adopt,
+  .session_forget = host_session_forget,
 };
 
 const vcl_ops *

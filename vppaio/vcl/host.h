@@ -40,5 +40,6 @@ int host_session_get_option (uint32_t handle, int level, int option, int *value)
 int host_session_set_option (uint32_t handle, int level, int option, int value);
 int host_session_fd (uint32_t handle);
 int host_session_adopt (int index, int fd);
+int host_session_forget (uint32_t handle);
 
 #endif

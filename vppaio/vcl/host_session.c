@@ -241,6 +241,17 @@ host_session_close (uint32_t handle)
 }
 
 int
+host_session_forget (uint32_t handle)
+{
+  session *s;
+  int rv = find_session (handle, &s);
+  if (rv < 0)
+    return rv;
+  host_give_back_slot (owner_of (handle), handle % MAX_SESSIONS);
+  return 0;
+}
+
+int
 host_session_adopt (int index, int fd)
 {
   worker *w;

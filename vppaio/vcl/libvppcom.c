@@ -308,6 +308,13 @@ session_adopt (int index, int fd)
   return -EOPNOTSUPP;
 }
 
+static int
+session_forget (uint32_t session)
+{
+  (void) session;
+  return -EOPNOTSUPP;
+}
+
 static const vcl_ops ops = {
   .name = "vpp",
   .traps = VCL_TRAP_FIN_EXPIRES | VCL_TRAP_CONNECT_LEAKS | VCL_TRAP_PORT_ZERO | VCL_TRAP_DATAGRAM_EVENTS |
@@ -339,6 +346,7 @@ static const vcl_ops ops = {
   .session_set_option = vpp_session_set_option,
   .session_fd = session_fd,
   .session_adopt = session_adopt,
+  .session_forget = session_forget,
 };
 
 const vcl_ops *

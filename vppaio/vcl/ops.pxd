@@ -83,3 +83,4 @@ cdef extern from "vcl_ops.h" nogil:
         int (*session_set_option)(uint32_t session, int level, int option, int value) noexcept nogil
         int (*session_fd)(uint32_t session) noexcept nogil
         int (*session_adopt)(int worker, int fd) noexcept nogil
+        int (*session_forget)(uint32_t session) noexcept nogil

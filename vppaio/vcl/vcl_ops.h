@@ -134,6 +134,9 @@ typedef struct vcl_ops
    * session owns the descriptor from here on, and session_close closes it. -EOPNOTSUPP where sessions are not the
    * kernel's. */
   int (*session_adopt) (int worker, int fd);
+  /* As session_close, when the adopted descriptor has been closed already by somebody who had it, too: its number may be
+   * another file's by now. -EOPNOTSUPP where sessions are not the kernel's. */
+  int (*session_forget) (uint32_t session);
 } vcl_ops;
 
 #endif
