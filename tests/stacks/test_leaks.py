@@ -8,7 +8,6 @@ import gc
 import os
 import resource
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.stacks.sites import Site, reset
 
 LOOPS = {"host": 1000, "vpp": 200}
 WARM_UP = 0.2  # of the loops
-ROUNDS = 60
+ROUNDS = 30
 
 
 class Echo(asyncio.Protocol):
@@ -114,22 +113,24 @@ def test_connections_leave_no_object_and_no_reference(stack: Site) -> None:
         await serve(stack)
         await connect(stack)
 
-    async def main() -> None:
-        shared = (stack.address, Echo, BufferedEcho, asyncio.get_running_loop(), None, True)
-        for _ in range(3):  # caches, free lists
-            await rounds()
+    async def grown(shared: tuple[Any, ...]) -> dict[str, int]:
+        """What there is more of after ROUNDS rounds, if it could be one for each."""
         before, references = objects(), [sys.getrefcount(o) for o in shared]
         blocks = sys.getallocatedblocks()
-        tracemalloc.start()
         for _ in range(ROUNDS):
             await rounds()
-        grown = objects() - before
+        found = {name: n for name, n in (objects() - before).items() if n >= ROUNDS}
         after = [sys.getrefcount(o) for o in shared]
-        traced, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert {name: n for name, n in grown.items() if n >= ROUNDS} == {}
-        assert [n for n, m in zip(after, references, strict=True) if n - m >= ROUNDS] == []
-        assert traced < 100_000
-        assert sys.getallocatedblocks() - blocks < ROUNDS * 20
+        found |= {
+            f"references of {o!r}": m - n for o, n, m in zip(shared, references, after, strict=True) if m - n >= ROUNDS
+        }
+        more = sys.getallocatedblocks() - blocks
+        return found | ({"blocks": more} if more >= ROUNDS else {})
+
+    async def main() -> None:
+        shared = (stack.address, Echo, BufferedEcho, asyncio.get_running_loop(), None, True)
+        # A leak grows every time; a cache that is filled, a thread that is started, only once.
+        seen = [await grown(shared) for _ in range(4)]
+        assert set.intersection(*map(set, seen)) == set(), seen
 
     vppaio.run(main(), config=stack.config)
