@@ -19,3 +19,10 @@ def test_attribute_is_one_for_asyncio_and_scheduler(name):
 def test_loop_is_closed_until_it_is_made():
     """BaseEventLoop.__del__ asks, also for a loop whose __init__ did not get far."""
     assert vppaio.EventLoop.__new__(vppaio.EventLoop).is_closed()
+
+
+def test_closed_loop_does_not_run():
+    loop = vppaio.new_event_loop(vppaio.Config(stack="host"))
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_forever()
