@@ -135,8 +135,11 @@ class VppInstance:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def start(self) -> None:
+    def start(self, before_addresses: Callable[[], object] | None = None) -> None:
         """Start the process, give it its addresses, and return when a kernel client can reach it.
+
+        Args:
+            before_addresses: called while applications can attach already, and VPP has no interface yet.
 
         Raises:
             RuntimeError: VPP died or did not answer in time; the message ends with the log's tail.
@@ -158,6 +161,10 @@ class VppInstance:
             )
         try:
             self._wait_until("CLI socket", self._cli_answers)
+            if before_addresses is not None:
+                self._configure("session enable")
+                self._wait_until("app socket", self._app_socket_answers)
+                before_addresses()
             for command in _INTERFACES:
                 self._configure(command.format(offload="" if self._offload else _WIRE, **_addresses()))
             self._configure("session enable")

@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vppaio.config import Config, Stack
 from vppaio.loop.eventloop import EventLoop
+from vppaio.loop.stacks import StackEvent
 from vppaio.transports.pseudosocket import SessionSocket
 
 if TYPE_CHECKING:
     from asyncio.events import BaseDefaultEventLoopPolicy as EventLoopPolicy
 
 __version__ = "0.1.0"
-__all__ = ["Config", "EventLoop", "EventLoopPolicy", "__version__", "install", "new_event_loop", "run", "socket"]
+__all__ = [
+    "Config",
+    "EventLoop",
+    "EventLoopPolicy",
+    "StackEvent",
+    "__version__",
+    "install",
+    "new_event_loop",
+    "run",
+    "socket",
+]
 
 _T = TypeVar("_T")
 

@@ -85,6 +85,12 @@ def _check_stack(value: str) -> str:
     return value
 
 
+def _check_on_stack_loss(value: str) -> str:
+    if value not in ("restore", "fail"):
+        raise _Bad("restore or fail")
+    return value
+
+
 def _check_name(value: str) -> str:
     # VCL copies it into 64 bytes without looking, into the options behind (vcl_sapi.c: vcl_api_send_attach, 26.06).
     if not isinstance(value, str) or not 0 < len(value.encode()) < 64 or not value.isprintable():
@@ -169,6 +175,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "event_queue_size": _between(256, 1 << 20),
     "busy_poll_us": _between(0, 1_000_000),
     "adopt_sockets": _check_flag,
+    "on_stack_loss": _check_on_stack_loss,
 }
 _PARSERS: Final[dict[str, Callable[[str], Any]]] = {
     "rx_fifo_size": _size,
@@ -193,6 +200,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "event_queue_size": 65536,
     "busy_poll_us": 0,
     "adopt_sockets": True,
+    "on_stack_loss": "restore",
 }
 # VCL_CONFIG is how VCL's other programs name a vcl.conf: whoever set it means us as well.
 _FURTHER_VARIABLES: Final = {"vcl_config": ("VCL_CONFIG",)}
@@ -249,6 +257,8 @@ class Config:
         event_queue_size: events VPP can have pending for one loop; a sixteenth of it for new connections.
         busy_poll_us: microseconds to look for work before sleeping: latency for CPU time. 0 sleeps at once.
         adopt_sockets: whether VPP serves, or connects, a kernel socket given to the loop when its address is VPP's.
+        on_stack_loss: what becomes of servers when VPP dies. "restore": they serve again when it is back. "fail": they
+            are closed, and `serve_forever` raises ConnectionResetError.
 
     Raises:
         ValueError: names the field, its environment variable if the value came from there, and what is allowed.
@@ -266,6 +276,7 @@ class Config:
     event_queue_size: int = field(default_factory=_from_environment("event_queue_size"))
     busy_poll_us: int = field(default_factory=_from_environment("busy_poll_us"))
     adopt_sockets: bool = field(default_factory=_from_environment("adopt_sockets"))
+    on_stack_loss: Literal["restore", "fail"] = field(default_factory=_from_environment("on_stack_loss"))
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -89,7 +89,9 @@ class Operations:
         index = next((i for i in range(MAX_WORKERS) if i not in self.workers), None)
         if index is None:
             raise Refusal(errno.EMFILE)
-        self.workers[index] = Worker(index, lambda: self._chance(self._delay_chance))
+        self.workers[index] = Worker(
+            index, lambda: self._chance(self._delay_chance), bool(self.traps & lib.VCL_TRAP_FIN_EXPIRES)
+        )
         return index
 
     def worker_unregister(self, index: int) -> int:

@@ -138,11 +138,13 @@ class Worker:
         descriptor: readable while messages wait (or the stack is lost), level-triggered. Parked events do not show.
         delay: called for each message; True holds it back for a while (the descriptor shows it all the same, so an
             epoll_wait may find nothing).
+        fin_clears_mask: after the peer's FIN there is no IN and no OUT until a MOD, which is VCL's way.
     """
 
-    def __init__(self, index: int, delay: Any) -> None:
+    def __init__(self, index: int, delay: Any, fin_clears_mask: bool) -> None:
         self.index = index
         self.delay = delay
+        self.fin_clears_mask = fin_clears_mask
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.vep: int | None = None
         self.busy = False
@@ -207,10 +209,10 @@ class Worker:
         self.parked = deque(entry for entry in self.parked if entry[0] is not session)
 
     def modify(self, session: Session, mask: int, data: int) -> None:
-        """EPOLL_CTL_MOD: only what was not asked for before is looked at."""
+        """EPOLL_CTL_MOD: only what was not asked for before is looked at, and never for the end of a connection."""
         fresh = mask & ~session.mask
         session.mask, session.data = mask, data
-        self._park(session, fresh)
+        self._park(session, fresh, ends=False)
 
     def take_parked(self, room: int) -> list[tuple[int, int]]:
         taken: list[tuple[int, int]] = []
@@ -259,15 +261,15 @@ class Worker:
 
     # -- rules --------------------------------------------------------------------------------------------------------
 
-    def _park(self, session: Session, mask: int) -> None:
+    def _park(self, session: Session, mask: int, ends: bool = True) -> None:
         events = 0
         if session.state in (State.READY, State.BOUND) and not (session.is_stream and session.state is State.BOUND):
             events |= IN if session.is_readable else 0
             events |= OUT if session.is_writable else 0
         events &= mask
-        if not events and session.was_reset:
+        if ends and not events and session.was_reset:
             events = self._event(session, Message.RESET)
-        elif not events and session.fin_received:
+        elif ends and not events and session.fin_received:
             events = self._event(session, Message.FIN)
         if events:
             self.parked.append((session, session.data, events))
@@ -292,8 +294,8 @@ class Worker:
                 # Without EPOLLOUT in the mask VCL says nothing at all.
                 return OUT | HUP if mask & OUT else 0
             case Message.FIN:
-                # From here on no IN and no OUT until a MOD.
-                session.mask = 0
+                if self.fin_clears_mask:
+                    session.mask = 0
                 if not session.is_member:
                     return 0
                 return (RDHUP | (HUP if session.fin_sent else 0)) if mask & RDHUP else HUP

@@ -97,7 +97,7 @@ def test_out_comes_only_from_completely_full(scene: Callable[..., Scene]) -> Non
 
 
 def test_mask_is_empty_after_fin(scene: Callable[..., Scene]) -> None:
-    here = scene(fifo_bytes=4)
+    here = scene(fifo_bytes=4, traps=lib.VCL_TRAP_FIN_EXPIRES)
     handle, peer = here.pair()
     here.worker.news()
     here.worker.write_until_full(handle)

@@ -239,3 +239,63 @@ def test_loop_made_after_a_restart_serves(vpp_instance: VppInstance) -> None:
             program.stdin.write("\n")
             program.stdin.flush()
         assert program.wait(10) == 0
+
+
+HOOKED = """
+import asyncio, json, logging, sys, vppaio
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.add_stack_listener(lambda event: print(event.stack, event.state, flush=True))
+    server = await loop.create_server(Echo, sys.argv[1], 4000)
+    print("serving", flush=True)
+    try:
+        await server.serve_forever()
+    except ConnectionResetError as error:
+        print("failed", error, flush=True)
+        await asyncio.sleep(20)
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+vppaio.run(main())
+"""
+
+
+@pytest.mark.parametrize("way", ["restore", "fail"])
+def test_program_hears_of_the_loss_and_chooses_what_becomes_of_its_server(mortal_vpp: VppInstance, way: str) -> None:
+    vpp = mortal_vpp
+    with subprocess.Popen(
+        [sys.executable, "-uc", HOOKED, vpp.address],
+        env=os.environ | vpp.environment() | {"VPPAIO_STACK": "vpp", "VPPAIO_ON_STACK_LOSS": way},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        try:
+            assert program.stdout is not None
+            lines = iter(program.stdout.readline, "")
+            assert next(lines) == "serving\n"
+            vpp.kill()
+            said = [line for _, line in zip(range(4 if way == "fail" else 2), lines, strict=False)]
+            assert "vpp lost\n" in said
+            assert any(line.startswith("WARNING stack lost stack=vpp times=1") for line in said)
+            if way == "fail":
+                assert any(line.startswith("failed [Errno 104] VPP went away, and the listener on") for line in said)
+            # Attached before VPP has its addresses: the listener has to wait for them.
+            vpp.start(before_addresses=lambda: time.sleep(0.6))
+            said = []
+            while "vpp restored\n" not in said:
+                said.append(next(lines))
+            if way == "restore":
+                assert serves_again(VppSite(vpp), 4000)
+                waiting = [line for line in said if line.startswith("WARNING listener waiting")]
+                assert len(waiting) == 1
+                assert f"address={vpp.address} port=4000 retry_s=0.05 error=" in waiting[0]
+            else:
+                with pytest.raises(ConnectionRefusedError):
+                    vpp.kernel_connect(vpp.address, 4000)
+        finally:
+            program.kill()

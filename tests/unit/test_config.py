@@ -32,6 +32,7 @@ def test_defaults():
         "event_queue_size": 65536,
         "busy_poll_us": 0,
         "adopt_sockets": True,
+        "on_stack_loss": "restore",
     }
 
 
@@ -58,6 +59,7 @@ def test_is_frozen_comparable_and_hashable():
         ("event_queue_size", "4096", 4096),
         ("busy_poll_us", "50", 50),
         ("adopt_sockets", "no", False),
+        ("on_stack_loss", "fail", "fail"),
     ],
 )
 def test_every_field_has_a_variable(monkeypatch, name, text, value):

@@ -19,7 +19,7 @@ from vppaio.config import Config
 from vppaio.loop import connect, endpoints, serve, sockets, statistics
 from vppaio.loop.private import SelectorLoop
 from vppaio.loop.scheduler import Scheduler
-from vppaio.loop.stacks import Stacks
+from vppaio.loop.stacks import StackEvent, Stacks
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.worker import Session
 from vppaio.tls.protocol import TlsProtocol
@@ -72,7 +72,8 @@ class EventLoop(Scheduler, SelectorLoop):
         self._config = Config() if config is None else config
         selector = Selector(self._config.busy_poll_us)
         self._poller = selector.poller
-        self._stacks = Stacks(self._config, self._poller)
+        self._stack_listeners: list[Callable[[StackEvent], object]] = []
+        self._stacks = Stacks(self._config, self._poller, self._tell_stack_listeners)
         self._listeners: dict[Any, Any] = {}
         super().__init__(selector)
         statistics.register(self)
@@ -94,6 +95,22 @@ class EventLoop(Scheduler, SelectorLoop):
         vppaio.loop.statistics says what each number is, and its unit. May be called from any thread.
         """
         return self._poller.statistics()
+
+    def add_stack_listener(self, callback: Callable[[StackEvent], object]) -> None:
+        """Let `callback(event)` be called soon after VPP was lost, and after it is back; see StackEvent."""
+        self._check_closed()
+        self._stack_listeners.append(callback)
+
+    def remove_stack_listener(self, callback: Callable[[StackEvent], object]) -> bool:
+        """Stop telling `callback`; returns whether it was told."""
+        if callback not in self._stack_listeners:
+            return False
+        self._stack_listeners.remove(callback)
+        return True
+
+    def _tell_stack_listeners(self, event: StackEvent) -> None:
+        for callback in self._stack_listeners:
+            self.call_soon(callback, event)
 
     # ---- the turn: loop.scheduler ------------------------------------------------------------------------------
 
@@ -133,7 +150,7 @@ class EventLoop(Scheduler, SelectorLoop):
             self._listeners.pop(sock).close()
         elif isinstance(sock, SessionSocket):
             sock.close()  # it was not served yet: creating the server failed
-        else:
+        elif sock.fileno() >= 0:
             super()._stop_serving(sock)
 
     # ---- connections -------------------------------------------------------------------------------------------

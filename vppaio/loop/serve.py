@@ -7,7 +7,9 @@ accepting: a `Listener` on a session, and transports made without a task in betw
 
 import asyncio
 import contextlib
+import errno
 import itertools
+import logging
 import weakref
 from collections.abc import Callable, Iterable
 from socket import (
@@ -34,9 +36,23 @@ if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
 
+logger = logging.getLogger("vppaio")
+_GONE = "VPP went away, and the listener on {} with it (on_stack_loss=fail)"
+
+
 class Server(BaseServer):
     """asyncio's server, with `close_clients` and `abort_clients` on every Python version (asyncio has them from
     3.13)."""
+
+    def _fail(self, exc: OSError) -> None:
+        """Close, and let `serve_forever` raise `exc`."""
+        if self._sockets is None:
+            return
+        logger.error('server failed error="%s"', exc)
+        serving = self._serving_forever_fut
+        if serving is not None and not serving.done():
+            serving.set_exception(exc)
+        self.close()
 
     if not hasattr(BaseServer, "close_clients"):
 
@@ -204,11 +220,19 @@ def start_serving(
             session, protocol_factory(), sslcontext, {"peername": peername}, server, *timeouts, **named_timeouts
         )
 
+    def give_up() -> None:
+        if server is not None:
+            server._fail(ConnectionResetError(errno.ECONNRESET, _GONE.format(sock.getsockname())))
+        else:
+            loop._stop_serving(sock)
+
+    restore = loop._config.on_stack_loss == "restore"
     loop._listeners[sock] = Listener(
         loop,
         session,
         sock,
         plain if sslcontext is None else encrypted,
         backlog,
-        (lambda: sock.reopen(backlog)) if isinstance(sock, SessionSocket) else None,
+        (lambda: sock.reopen(backlog)) if restore and isinstance(sock, SessionSocket) else None,
+        give_up,
     )

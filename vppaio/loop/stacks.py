@@ -5,10 +5,13 @@ attached after that. Used by loop.eventloop; asks vcl.application and hands work
 """
 
 import contextlib
+import functools
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vppaio.config import Config, RouteTable, Stack
 from vppaio.reactor.poller import Poller
@@ -19,12 +22,28 @@ from vppaio.vcl import application
 logger = logging.getLogger("vppaio")
 
 
+@dataclass(frozen=True)
+class StackEvent:
+    """What a listener of `loop.add_stack_listener` is told.
+
+    Attributes:
+        stack: "vpp".
+        state: "lost": it is gone, its connections end with ConnectionResetError. "restored": the loop is attached to it
+            again, and servers serve as soon as their addresses are configured.
+    """
+
+    stack: Stack
+    state: Literal["lost", "restored"]
+
+
 class Stacks:
     """Decides once, at first use, whether VPP takes part."""
 
-    def __init__(self, config: Config, poller: Poller) -> None:
+    def __init__(self, config: Config, poller: Poller, tell: Callable[[StackEvent], None]) -> None:
         self._config: Final = config
         self._poller: Final = poller
+        self._tell: Final = tell
+        self._lost_at = 0.0
         self._workers: dict[str, Worker] = {}
         self._routes: RouteTable | None = None
         if config.stack == "host":
@@ -78,6 +97,18 @@ class Stacks:
     def _add(self, stack: Stack, worker: Worker) -> None:
         self._poller.add(worker)
         self._workers[stack] = worker
+        worker.on_change = functools.partial(self._changed, stack, worker)
+
+    def _changed(self, stack: Stack, worker: Worker, lost: bool) -> None:
+        counted = worker.statistics()
+        if lost:
+            self._lost_at = time.monotonic()
+            what = f"times={counted['lost']}"
+        else:
+            what = f"after_s={time.monotonic() - self._lost_at:.3f} times={counted['restored']}"
+        state: Literal["lost", "restored"] = "lost" if lost else "restored"
+        logger.warning("stack %s stack=%s %s", state, stack, what)
+        self._tell(StackEvent(stack, state))
 
     @contextlib.contextmanager
     def lent(self, fd: int) -> Iterator[None]:

@@ -10,6 +10,7 @@ cdef class Poller:
     cdef list workers
     cdef epoll_event *events
     cdef int64_t busy_poll_ns
+    cdef public int64_t retry_lost_ns  # how often to ask a lost stack whether it is back
     cdef int64_t retry_at_ns    # when to ask a lost stack again; 0: none is lost
     cdef readonly uint64_t n_turns, n_sleeps
 

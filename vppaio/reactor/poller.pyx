@@ -53,7 +53,6 @@ from vppaio.vcl.ops cimport (
 cdef enum:
     MAX_KERNEL_EVENTS = 256
     BUDGET_NS = 500000  # a timer may be late by two of these (this turn and the next come first) and a callback
-    RETRY_LOST_NS = 250000000
     EVENT_READ = 1  # selectors.EVENT_READ
     EVENT_WRITE = 2
 
@@ -73,6 +72,7 @@ cdef class Poller:
         self.shots = {}
         self.workers = []
         self.busy_poll_ns = busy_poll_us * <int64_t> 1000
+        self.retry_lost_ns = 250000000
         self.events = <epoll_event *> malloc(MAX_KERNEL_EVENTS * sizeof(epoll_event))
         if self.events == NULL:
             raise MemoryError
@@ -152,8 +152,8 @@ cdef class Poller:
                 wait_ms = 0
         if self.retry_at_ns:
             self._retry_lost()
-            if wait_ms < 0 or wait_ms > 250:
-                wait_ms = 250
+            if wait_ms < 0 or wait_ms * 1000000 > self.retry_lost_ns:
+                wait_ms = self.retry_lost_ns // 1000000
         n = self._wait_kernel(<int> wait_ms)
         for i in range(n):
             fd = self.events[i].data.fd
@@ -162,7 +162,7 @@ cdef class Poller:
                     worker.n_wakes += 1
                     if worker.poll(VCL_WAIT_NOW) == 0 and worker.check_lost():
                         epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
-                        self.retry_at_ns = monotonic_ns() + RETRY_LOST_NS
+                        self.retry_at_ns = monotonic_ns() + self.retry_lost_ns
                     break
             else:
                 key = self.fd_to_key.get(fd)
@@ -285,7 +285,7 @@ cdef class Poller:
                     self._watch(worker)
                 else:
                     any_lost = True
-        self.retry_at_ns = monotonic_ns() + RETRY_LOST_NS if any_lost else 0
+        self.retry_at_ns = monotonic_ns() + self.retry_lost_ns if any_lost else 0
         return 0
 
     def dispatch(self, double slow_s=0, report_slow=None):

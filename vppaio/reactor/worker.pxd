@@ -52,6 +52,7 @@ cdef class Worker:
     cdef bint due_first         # the last turn had no time for them
     cdef uint64_t turn
     cdef list waiting           # handlers that want on_restored
+    cdef public object on_change  # called with True when the stack was lost, with False when it is back
     cdef object release
     cdef public dict by_fd      # kernel descriptor -> session, where the stack has descriptors
     cdef object __weakref__

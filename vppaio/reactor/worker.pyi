@@ -31,6 +31,7 @@ class Worker:
     fd: int
     lost: bool
     by_fd: dict[int, Session] | None
+    on_change: Callable[[bool], None] | None
     def __init__(self, ops_address: int, index: int = -1, release: Callable[[int], None] | None = None) -> None: ...
     @property
     def stack(self) -> str: ...

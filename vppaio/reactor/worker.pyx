@@ -123,7 +123,7 @@ cdef class Session:
         if self.closed:
             self.handler = None
             return 0
-        if self.connecting and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
+        if self.connecting and self.watched and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
             # VCL never frees the slot of a session closed while connecting if the connect then fails. The result will
             # come, at the latest when the SYN times out; an orphan waits for it.
             self.handler = _Orphan.__new__(_Orphan, self)
@@ -368,6 +368,7 @@ cdef class Worker:
         self.repeats.clear()
         self.due.clear()
         self.waiting.clear()
+        self.on_change = None
         self.n_events = self.next_event = 0
         self.ops.session_close(self.vep)
         if self.release is None:
@@ -567,4 +568,6 @@ cdef class Worker:
             waiting, self.waiting = self.waiting, []
             for handler in waiting:
                 handler.on_restored()
+        if self.on_change is not None:
+            self.on_change(lost)
         return 1

@@ -37,7 +37,15 @@ cdef class SessionTransport(SessionHandler):
         self.high_water = DEFAULT_HIGH_WATER
         self.low_water = DEFAULT_HIGH_WATER // 4
         self.set_protocol(protocol)
-        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+        try:
+            session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+        except BaseException:  # no memory; the session has the descriptor, and nobody has the session
+            self.finished = True
+            self.server = None
+            session.close()
+            if sock is not None:
+                sock.detach()
+            raise
         if server is not None:
             server._attach(self)
         loop.call_soon(self._introduce)

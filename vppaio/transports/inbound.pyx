@@ -95,7 +95,7 @@ cdef class InboundStream(SessionTransport):
                     return 0
             elif n == -EAGAIN:
                 self.session.worker.n_read_blocked += 1
-                self.until_blocked = False
+                self.until_blocked = self.hang_up  # of a hang-up nothing more will be told: read on to the end
                 return 0
             elif rounds:
                 # Whoever the data woke may answer before the end closes the connection: asyncio reads once a turn.

@@ -9,6 +9,8 @@ cdef class Listener(SessionHandler):
     cdef object sock
     cdef object on_connection
     cdef object reopen
+    cdef object give_up
+    cdef double retry_s         # how long it last waited for its address; 0: it serves
     cdef object context
     cdef object retry_handle
     cdef int accepts_per_turn

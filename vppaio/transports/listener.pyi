@@ -13,6 +13,7 @@ class Listener(SessionHandler):
         on_connection: Callable[[Session, tuple[Any, ...]], None],
         backlog: int,
         reopen: Callable[[], Session] | None = None,
+        give_up: Callable[[], None] | None = None,
     ) -> None: ...
     def close(self) -> None: ...
 

@@ -7,9 +7,9 @@ A `Connector` waits for the result of one connect.
 Made by loop.serve and loop.connect; ask reactor.worker. On the loop's thread.
 """
 import errno
+import logging
 import time
 from asyncio import constants, trsock
-from asyncio.log import logger
 
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS
@@ -18,6 +18,9 @@ from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLRDHUP, vcl_endpoint
 
 from vppaio.vcl.errors import connect_error, os_error
+
+logger = logging.getLogger("vppaio")
+cdef double MIN_RETRY_S = 0.05, MAX_RETRY_S = 1.0
 
 _RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -32,19 +35,25 @@ cdef class Listener(SessionHandler):
         on_connection: called with each accepted session and its peer's address.
         backlog: most connections accepted in one turn.
         reopen: called when the stack is back after it was lost; returns a fresh listening session, or raises OSError.
-            None: a lost listener stays silent.
+        give_up: called soon after the stack was lost where there is no `reopen`.
     """
 
-    def __cinit__(self, loop, Session session, sock, on_connection, int backlog, reopen=None):
+    def __cinit__(self, loop, Session session, sock, on_connection, int backlog, reopen=None, give_up=None):
         self.loop = loop
         self.session = session
         self.sock = sock
         self.on_connection = on_connection
         self.accepts_per_turn = max(backlog, 1)
         self.reopen = reopen
+        self.give_up = give_up
         self.context = PyContext_CopyCurrent()
-        session.mark_listening()
-        session.watch(self, EPOLLIN)
+        try:
+            session.mark_listening()
+            session.watch(self, EPOLLIN)
+        except BaseException:  # no memory; the session has the descriptor, and nobody has the session
+            session.close()
+            sock.detach()
+            raise
         session.again(EPOLLIN)  # who came before we watched is not announced
 
     def close(self):
@@ -114,9 +123,11 @@ cdef class Listener(SessionHandler):
             self.session.again(EPOLLIN)
 
     cdef int on_lost(self) except -1:
-        self.session.worker.wait_restored(self)
+        if self.reopen is not None:
+            self.session.worker.wait_restored(self)
+        elif self.give_up is not None:
+            self.loop.call_soon(self.give_up)
         self.session.close()
-        logger.warning("VPP went away: the listener on %s waits for it", self.sock.getsockname())
         return 0
 
     cdef int on_restored(self) except -1:
@@ -130,18 +141,30 @@ cdef class Listener(SessionHandler):
     def _reopen(self):
         """Listen again on a fresh session; VPP's addresses may not be configured yet, so keep trying."""
         self.retry_handle = None
-        if self.closed or self.reopen is None or self.session.worker.lost:
+        if self.closed:
+            return
+        if self.session.worker.lost:  # again, before it could serve
+            self.session.worker.wait_restored(self)
             return
         try:
             self.session = self.reopen()
+            self.session.mark_listening()
+            self.session.watch(self, EPOLLIN)
         except OSError as exc:
-            logger.warning("VPP is back, but cannot serve %s yet: %s", self.sock.getsockname(), exc)
-            self.retry_handle = self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self._reopen)
+            self.session.close()
+            self.retry_s = min(2 * self.retry_s, MAX_RETRY_S) if self.retry_s else MIN_RETRY_S
+            # Once; every further try is for who looks closely.
+            level = logging.WARNING if self.retry_s == MIN_RETRY_S else logging.DEBUG
+            self._log(level, "listener waiting", f' retry_s={self.retry_s:g} error="{exc}"')
+            self.retry_handle = self.loop.call_later(self.retry_s, self._reopen)
             return
-        self.session.mark_listening()
-        self.session.watch(self, EPOLLIN)
         self.session.again(EPOLLIN)
-        logger.warning("VPP is back: serving %s again", self.sock.getsockname())
+        self.retry_s = 0
+        self._log(logging.INFO, "listener serving")
+
+    def _log(self, level, what, more=""):
+        host, port = self.sock.getsockname()[:2]
+        logger.log(level, "%s stack=%s address=%s port=%d%s", what, self.session.stack, host, port, more)
 
 
 cdef class Connector(SessionHandler):

@@ -162,7 +162,8 @@ class SessionSocket:
     def reopen(self, backlog: int) -> Session:
         """Listen on the same address with a fresh session, after the stack was lost."""
         self._session = None
-        self._any_port = False
+        assert self._bound is not None
+        self.bind(self._bound)
         self.listen(backlog)
         return self.session
 

@@ -92,9 +92,12 @@ cdef class StreamTransport(InboundStream):
         # After reading, as asyncio does. An error wakes the writer too: a paused reader would not find it.
         if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and self.backlog_size:
             self._write_ready()
-        if self.hang_up and self.half_open is None and not self.lost_writes:
-            if self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
-                self.session.rearm()  # VCL has cleared the mask, and the backlog waits for EPOLLOUT
+        if self.hang_up and not self.lost_writes and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
+            # VCL clears the mask when it tells of the end, which may be after a read has found it, and the backlog waits
+            # for EPOLLOUT.
+            if self.half_open is None or events & (EPOLLRDHUP | EPOLLHUP):
+                self.session.rearm()
+            if self.half_open is None:
                 self.half_open = self._loop.call_later(LOOK_AT_HALF_OPEN_S, self._look_at_half_open)
         return 0
 

@@ -1,0 +1,158 @@
+"""Where a simulated run happens: a stack with trouble around it, and how both ends of its connections get there.
+
+On the fake and on the host stack one loop has both ends on the troubled table. A VCL process cannot connect to itself,
+so on VPP one end is the kernel's, in the namespace behind VPP, and untroubled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from tests.fakes.vcl import VPP_TRAPS, FakeVcl
+from tests.faults.table import Faults
+from tests.vppinstance import VppInstance
+from vppaio.config import Config
+from vppaio.vcl import application
+from vppaio.vcl._vcl import ffi
+
+Factory = Callable[[], Any]
+
+
+class Place:
+    """One stack.
+
+    Attributes:
+        config: of the loop.
+        can_be_lost: whether a run may take the stack away for a while.
+        patience: seconds until a run counts as hanging.
+        fifo_bytes: what one direction of a connection holds, about.
+    """
+
+    config: Config
+    can_be_lost = True
+    patience = 20.0
+    fifo_bytes = 1 << 20
+
+    @contextlib.contextmanager
+    def troubled(self, seed: int, rates: dict[str, float]) -> Iterator[Faults]:
+        """In this block loops get the troubled table."""
+        raise NotImplementedError
+
+    async def serve(self, factory: Factory) -> asyncio.Server:
+        """A server on a free port."""
+        return await asyncio.get_running_loop().create_server(factory, self.host, 0)
+
+    async def connect(self, factory: Factory, server: asyncio.Server) -> tuple[Any, Any]:
+        port = server.sockets[0].getsockname()[1]
+        return await asyncio.get_running_loop().create_connection(factory, self.host, port)
+
+    host: str
+
+
+class _Behind(Place):
+    """A table of our choice where the loop expects VPP's: then connects and listens are its own, not the kernel's."""
+
+    def inner(self, chance: random.Random) -> Any:
+        """The `vcl_ops *` to make trouble around."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def troubled(self, seed: int, rates: dict[str, float]) -> Iterator[Faults]:
+        inner = self.inner(random.Random(seed))
+        faults = Faults(int(ffi.cast("uintptr_t", inner)), seed, rates)
+        table = ffi.cast("vcl_ops *", faults.address)
+        with mock.patch.multiple(
+            application,
+            attach=lambda config: None,
+            acquire_worker=lambda: table.worker_register(),
+            release_worker=lambda index: table.worker_unregister(index),
+            vpp_ops_address=lambda: faults.address,
+        ):
+            yield faults
+        self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong inside."""
+
+
+class FakePlace(_Behind):
+    host = "10.0.0.1"
+    config = Config(stack="vpp")
+
+    def inner(self, chance: random.Random) -> Any:
+        self.fifo_bytes = chance.choice((64, 1000, 5000, 65536))
+        self.fake = FakeVcl(fifo_bytes=self.fifo_bytes, traps=chance.choice((0, VPP_TRAPS)), own=["10.0.0.1"])
+        return self.fake.ops
+
+    def check(self) -> None:
+        self.fake.check()
+        assert self.fake.sessions() == [], "the fake has sessions left"
+
+
+class HostPlace(_Behind):
+    """host.c with sessions throughout, as VPP has it."""
+
+    host = "127.0.0.1"
+    config = Config(stack="vpp", routes="127.0.0.0/8=vpp")
+
+    def inner(self, chance: random.Random) -> Any:
+        return ffi.cast("vcl_ops *", application.host_ops_address())
+
+
+class AdoptingPlace(Place):
+    """host.c as loops have it: the kernel's sockets, adopted."""
+
+    host = "127.0.0.1"
+    config = Config(stack="host")
+    can_be_lost = False
+
+    @contextlib.contextmanager
+    def troubled(self, seed: int, rates: dict[str, float]) -> Iterator[Faults]:
+        faults = Faults(application.host_ops_address(), seed, rates)
+        with mock.patch.object(application, "host_ops_address", return_value=faults.address):
+            yield faults
+
+
+class VppPlace(Place):
+    """VPP, as the server and as the client in turns."""
+
+    patience = 60.0
+
+    def __init__(self, vpp: VppInstance) -> None:
+        self._vpp = vpp
+        self._serves = True
+        self.config = Config(stack="vpp", app_socket=vpp.app_socket, adopt_sockets=False)
+        self.host = vpp.address
+
+    @contextlib.contextmanager
+    def troubled(self, seed: int, rates: dict[str, float]) -> Iterator[Faults]:
+        self._serves = seed % 2 == 0
+        faults = Faults(application.vpp_ops_address(), seed, rates)
+        with mock.patch.object(application, "vpp_ops_address", return_value=faults.address):
+            yield faults
+
+    async def serve(self, factory: Factory) -> asyncio.Server:
+        if self._serves:
+            return await super().serve(factory)
+        return await asyncio.get_running_loop().create_server(factory, sock=self._vpp.kernel_listen())
+
+    async def connect(self, factory: Factory, server: asyncio.Server) -> tuple[Any, Any]:
+        loop = asyncio.get_running_loop()
+        address = server.sockets[0].getsockname()
+        if not self._serves:
+            return await loop.create_connection(factory, *address)
+        with self._vpp.kernel_sockets():
+            sock = socket.socket()
+        sock.setblocking(False)
+        try:
+            await asyncio.wait_for(loop.sock_connect(sock, address), 3)
+        except BaseException:
+            sock.close()
+            raise
+        return await loop.create_connection(factory, sock=sock)
