@@ -262,4 +262,5 @@ class Datagrams(Service):
                     return True
             return False
 
-        assert await asyncio.to_thread(talk)
+        answered = await asyncio.to_thread(talk)
+        assert answered, f"{self.transport!r} is silent; {self.loop.statistics()['stacks']}; {self.reported}"
