@@ -4,12 +4,13 @@
  * vppaio. So kernel and VPP servers meet the same client, and only the server differs.
  *
  *   load --table host|vpp --mode echo|http|http-close|connect|udp --address A --port P --connections N --size S
- *        --warmup S --seconds S [--tls] [--cpu N] [--server-pid N] [--vpp-pid N] [--library FILE]
+ *        --warmup S --seconds S [--tls] [--cpu N] [--server-pid N] [--vpp-pid N] [--library FILE] [--verify]
  *
  * An operation is a message and its echo; a request and its response (http-close: and the connection they need); or
  * connect, one echo and close. The processor time of server and VPP is read here, at the very beginning and end of the
  * measured interval, so what they spend on starting, connecting and warming up does not count. Result: JSON on stdout;
- * "others" is how many processors everybody else kept busy meanwhile.
+ * "others" is how many processors everybody else kept busy meanwhile. With --verify (echo) no message is like another, and
+ * every byte of every answer is compared.
  */
 #include "stack.h"
 
@@ -52,13 +53,14 @@ typedef struct
   uint64_t started;
   tls tls;
   http_response *response;
+  char *request; /* its own with --verify */
 } connection;
 
 static struct
 {
   const char *table, *mode_name, *address, *library;
   enum mode mode;
-  int port, n_connections, tls, cpu, server_pid, vpp_pid;
+  int port, n_connections, tls, cpu, server_pid, vpp_pid, verify;
   size_t size;
   double warmup_s, seconds;
 } o = { .table = "host",
@@ -197,7 +199,7 @@ static int
 flush (connection *c)
 {
   int n;
-  char *data = request + c->sent;
+  char *data = c->request + c->sent;
   size_t size = c->state == OPEN ? request_size - c->sent : 0;
   for (;;)
     {
@@ -226,14 +228,24 @@ flush (connection *c)
 }
 
 static void
+stamp (connection *c)
+{
+  static uint64_t number;
+  uint64_t mark[2] = { ++number, (uint64_t) (c - connections) };
+  memcpy (c->request, mark, request_size < sizeof (mark) ? request_size : sizeof (mark));
+}
+
+static void
 begin_operation (connection *c, uint64_t now)
 {
   if (o.mode != CONNECT && o.mode != HTTP_CLOSE)
     c->started = now;
   c->sent = c->received = 0;
+  if (o.verify)
+    stamp (c);
   if (c->tls.ssl)
     {
-      tls_write (&c->tls, request, (int) request_size);
+      tls_write (&c->tls, c->request, (int) request_size);
       c->sent = request_size;
     }
   flush (c);
@@ -251,7 +263,7 @@ take (connection *c, const char *data, size_t size)
     {
       /* Without counting each byte twice: the first answer on a connection is compared, the others are measured. */
       complete = c->received + size > request_size ? -1 : c->received + size == request_size;
-      if (phase <= WARMING_UP && complete >= 0 && memcmp (request + c->received, data, size))
+      if ((phase <= WARMING_UP || o.verify) && complete >= 0 && memcmp (c->request + c->received, data, size))
 	complete = -1;
       c->received += size;
     }
@@ -518,7 +530,7 @@ main (int argc, char **argv)
     { "table", 1, 0, 't' },	  { "mode", 1, 0, 'm' },   { "address", 1, 0, 'a' }, { "port", 1, 0, 'p' },
     { "connections", 1, 0, 'n' }, { "size", 1, 0, 's' },   { "warmup", 1, 0, 'w' },  { "seconds", 1, 0, 'd' },
     { "cpu", 1, 0, 'c' },	  { "tls", 0, 0, 'T' },	   { "library", 1, 0, 'l' }, { "server-pid", 1, 0, 'S' },
-    { "vpp-pid", 1, 0, 'V' },	  { 0 },
+    { "vpp-pid", 1, 0, 'V' },	  { "verify", 0, 0, 'v' }, { 0 },
   };
   int option;
   while ((option = getopt_long (argc, argv, "", options, 0)) != -1)
@@ -534,6 +546,7 @@ main (int argc, char **argv)
       case 'd': o.seconds = atof (optarg); break;
       case 'c': o.cpu = atoi (optarg); break;
       case 'T': o.tls = 1; break;
+      case 'v': o.verify = 1; break;
       case 'l': o.library = optarg; break;
       case 'S': o.server_pid = atoi (optarg); break;
       case 'V': o.vpp_pid = atoi (optarg); break;
@@ -543,8 +556,13 @@ main (int argc, char **argv)
   make_request ();
   connections = calloc (o.n_connections, sizeof (*connections));
   for (int i = 0; i < o.n_connections; i++)
-    if (o.mode == HTTP || o.mode == HTTP_CLOSE)
-      connections[i].response = calloc (1, sizeof (http_response));
+    {
+      if (o.mode == HTTP || o.mode == HTTP_CLOSE)
+	connections[i].response = calloc (1, sizeof (http_response));
+      connections[i].request = request;
+      if (o.verify)
+	connections[i].request = memcpy (malloc (request_size), request, request_size);
+    }
   peer = endpoint_of (o.address, o.port);
   open_stack (s, o.table, o.library, "benchmark-load");
   run ();

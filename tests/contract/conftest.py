@@ -1,10 +1,15 @@
-"""`table`: each stack in turn; `worker`: a worker of it that closes its sessions afterwards."""
+"""What the layers above rely on, promise by promise of vcl_ops.h, on every table.
+
+`table` is each stack in turn, `worker` a worker of it that closes its sessions afterwards. A test that needs what one
+stack cannot do says so by its trap or its `session_fd`; everything else holds everywhere.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,3 +55,25 @@ def open_descriptors() -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # the one of the listing itself
             descriptors.append(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
     return descriptors
+
+
+@pytest.fixture
+def pair(table: Stack, worker: Worker) -> tuple[int, Any]:
+    """An accepted session and its peer."""
+    listener, bound = worker.listen(table.host)
+    peer = table.connect(bound)
+    handle, _ = worker.accepted(listener)
+    return handle, peer
+
+
+@pytest.fixture
+def datagrams(table: Stack, worker: Worker) -> tuple[int, tuple[str, int], Any]:
+    """A bound datagram session, its address, and a peer."""
+    handle, bound = worker.datagrams(table.host)
+    return handle, bound, table.datagrams()
+
+
+@pytest.fixture(autouse=True)
+def _no_exceptions_inside(table: Stack) -> Iterator[None]:
+    yield
+    table.check()

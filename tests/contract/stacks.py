@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
+import pytest
+
 from tests.driver import Address
 from tests.fakes.peer import Peer, Peers
 from tests.fakes.vcl import FakeVcl
@@ -209,3 +211,13 @@ class FakeStack:
     def _all_peers(self) -> Peers:
         self._peers = self._peers or Peers(self._fake, PATIENCE)
         return self._peers
+
+
+def without(table: Stack, trap: int, reason: str) -> None:
+    if table.ops.traps & trap:
+        pytest.skip(reason)
+
+
+def kernel_only(table: Stack) -> None:
+    if table.name != "host":
+        pytest.skip("a matter of kernel sockets")

@@ -133,5 +133,6 @@ class Stacks:
             return
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         session = host.by_fd.get(fd) if host.by_fd is not None else None
-        if session is not None:
+        # What is closing may have lost its descriptor already, to its other owner: the number is free again.
+        if session is not None and not getattr(session.owner, "is_closing", bool)():
             raise RuntimeError(f"File descriptor {fileobj!r} is used by transport {session.owner!r}")

@@ -1,0 +1,25 @@
+"""The corpus and a few seconds of every fuzzer; `python -m tests.fuzz` goes on for as long as you like."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import vppaio
+from tests.fuzz.__main__ import TARGETS, fuzz
+from tests.stacks.conftest import (
+    stack,  # noqa: F401  a fixture
+    vpp_site,  # noqa: F401
+)
+from tests.stacks.sites import Site
+
+SECONDS = 2.0
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fuzz(stack: Site, target: str, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+    if target == "text" and stack.name == "vpp":
+        pytest.skip("text is the same everywhere")
+    caplog.set_level(logging.CRITICAL, logger="aiohttp")
+    assert vppaio.run(fuzz(target, stack, SECONDS, seed=1), config=stack.config) > 10

@@ -1,0 +1,59 @@
+"""Settings, routes, vcl.conf and addresses: text that may hold anything. Each is taken, or refused with ValueError or
+OSError; nothing else may come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import Any, Final
+
+from tests.fuzz.mutation import corpus, mutate
+from vppaio.config import Config, RouteTable
+from vppaio.loop.stacks import Stacks
+from vppaio.reactor.worker import TCP, UDP
+from vppaio.vcl import vclconf
+
+FIELDS: Final = ("routes", "app_name", "app_socket", "stack", "rx_fifo_size", "segment_size", "event_queue_size")
+PORTS: Final = (-1, 0, 1, 65535, 65536, 1 << 31, 1 << 40)
+
+
+class Texts:
+    """One case: one text, in every place that takes text."""
+
+    def __init__(self) -> None:
+        self._seeds = corpus("text")
+
+    async def __aenter__(self) -> Texts:
+        loop: Any = asyncio.get_running_loop()
+        stacks: Stacks = loop._stacks
+        self._worker = stacks.worker("host")
+        self._endpoint, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._endpoint.close()
+
+    async def case(self, rng: random.Random) -> None:
+        self.take(rng, mutate(rng, self._seeds, 4000).decode(errors="surrogateescape"))
+
+    async def corpus(self) -> None:
+        for seed in self._seeds:
+            self.take(random.Random(0), seed.decode(errors="surrogateescape"))
+
+    def take(self, rng: random.Random, text: str) -> None:
+        for name in FIELDS:
+            with contextlib.suppress(ValueError):
+                config = Config(**{name: text})
+                vclconf.parse("own", vclconf.own(config), {}).require()  # what we take, we can write down
+        with contextlib.suppress(ValueError):
+            RouteTable(text, vpp_attached=True).stack_for(text.partition("/")[0])
+        vclconf.parse("x", text, {})
+        port = rng.choice(PORTS)
+        session = self._worker.create(rng.choice((TCP, UDP)), rng.random() < 0.5)
+        with contextlib.suppress(ValueError, OSError, OverflowError):
+            session.bind(text, port)
+        session.discard()
+        if "." in text or ":" in text or not text.strip():  # else it is a name, and the resolver is not ours
+            with contextlib.suppress(ValueError, OSError, OverflowError, TypeError):
+                self._endpoint.sendto(b"x", (text[:40] if text[:1].isdigit() else "127.0.0.1", port))
