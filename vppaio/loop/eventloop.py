@@ -150,7 +150,7 @@ class EventLoop(Scheduler, SelectorLoop):
             self._listeners.pop(sock).close()
         elif isinstance(sock, SessionSocket):
             sock.close()  # it was not served yet: creating the server failed
-        elif sock.fileno() >= 0:
+        elif sock.fileno() != -1:
             super()._stop_serving(sock)
 
     # ---- connections -------------------------------------------------------------------------------------------
