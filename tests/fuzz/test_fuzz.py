@@ -14,7 +14,7 @@ from tests.stacks.conftest import (
 )
 from tests.stacks.sites import Site
 
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -196,9 +196,9 @@ def test_near_the_end_of_the_heap_connections_are_refused_and_served_again_when_
     conf = conf_of(vpp_instance, tmp_path, heapsize="4M", event_queue_size="2048")
     with service(vpp_instance, conf) as running:
         with running.connect() as first:
-            with many(running, 6000) as peers:
+            with many(running, 5000) as peers:
                 alive = sum(map(echoes, peers))
-                assert 1000 < alive < 6000
+                assert 1000 < alive < 5000
                 answer = ask(first, b"?")
                 assert "heap_size" in answer["errors"][0]
                 refused = ask(first, b"connect")
