@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from typing import Any
@@ -399,6 +400,76 @@ def test_service_ended_by_a_signal_frees_its_port(stack: Site, number: signal.Si
         assert service.process.wait(PATIENCE) != 0
         with Service(stack, port=service.port) as successor:
             assert successor.ask() == b"hello"
+
+
+SPIN = """
+    async def spin():
+        while True:
+            await asyncio.sleep(0)
+    spinning = asyncio.create_task(spin())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_busy_service_ended_by_a_signal_ends_its_connections_and_frees_its_port(
+    stack: Site, number: signal.Signals
+) -> None:
+    with Service(stack, body=SPIN) as service, contextlib.ExitStack() as closing:
+        peers = [closing.enter_context(stack.connect(service.port)) for _ in range(20)]
+        stop = threading.Event()
+        echoed = [0] * len(peers)
+
+        def talk(which: int) -> None:
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    peers[which].sendall(b"x" * 1000)
+                    if not peers[which].recv(1000):
+                        return
+                    echoed[which] += 1
+
+        threads = [threading.Thread(target=talk, args=(which,)) for which in range(len(peers))]
+        closing.callback(stop.set)
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)  # VPP 26.06 may not survive a SIGKILL sooner after an accept
+        assert min(echoed) > 0
+        service.process.send_signal(number)
+        assert service.process.wait(PATIENCE) != 0
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()  # each was told
+        with Service(stack, port=service.port) as successor:
+            assert successor.ask() == b"hello"
+
+
+FORKS_FIRST = """
+import asyncio, os, sys, vppaio
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data)
+async def main(who):
+    server = await asyncio.get_running_loop().create_server(Echo, sys.argv[1], 0)
+    os.write(1, f"{who} {server.sockets[0].getsockname()[1]}\\n".encode())
+    await asyncio.to_thread(sys.stdin.read)
+config = vppaio.Config()
+child = os.fork()
+vppaio.run(main("child" if child == 0 else "parent"), config=config)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_parent_and_child_of_a_fork_before_the_first_network_call_both_serve(stack: Site) -> None:
+    with stack.python("-c", FORKS_FIRST, stack.address, stdin=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        ports = dict(program.stdout.readline().split() for _ in range(2))
+        assert ports.keys() == {"parent", "child"}
+        for port in ports.values():
+            assert ask(stack, int(port)) == b"hello"
+        program.communicate("", timeout=PATIENCE)
+        assert program.returncode == 0
 
 
 @pytest.mark.trap("9: a forked child deletes its parent's worker", guard="vppaio/vcl/vpp_process.c: vppaio_vpp_forked")
