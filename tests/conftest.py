@@ -7,7 +7,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.traps import guards
 from tests.vppinstance import VppInstance
+
+_collected: list[pytest.Item] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _collected[:] = session.items
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """`pytest --co -m trap` ends with the list of VCL's traps: rule, guard, test."""
+    config = terminalreporter.config
+    if config.option.collectonly and config.option.markexpr == "trap":
+        terminalreporter.section("traps of VCL, what stands before them, and the test that walks in")
+        for trap in guards(_collected):
+            terminalreporter.write_line(f"{trap.name}\n    {trap.file}: {trap.function}\n    {trap.test}")
 
 
 @pytest.fixture(scope="session")

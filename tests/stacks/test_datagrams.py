@@ -149,6 +149,7 @@ def test_refused_endpoint_hears_the_error_and_lives_on(stack: Site) -> None:
     stack.run(main)
 
 
+@pytest.mark.trap("5: a datagram above the MSS is split", guard="vppaio/transports/datagram.pyx: _largest")
 @pytest.mark.parametrize("connect", [False, True])
 def test_datagram_that_is_too_large_is_an_error_and_nothing_is_sent(stack: Site, connect: bool) -> None:
     largest = VPP_LARGEST if stack.name == "vpp" else 65507
@@ -169,6 +170,7 @@ def test_datagram_that_is_too_large_is_an_error_and_nothing_is_sent(stack: Site,
     stack.run(main)
 
 
+@pytest.mark.trap("5: an empty datagram silences the session", guard="vppaio/transports/datagram.pyx: _look_again")
 def test_empty_datagrams_do_not_silence_the_endpoint(stack: Site) -> None:
     """On VPP an empty datagram leaves the session marked as announced, and nothing is announced any more."""
 

@@ -150,6 +150,7 @@ def test_200_connections_that_are_reset_leave_nothing_behind(stack: Site) -> Non
     stack.run(main)
 
 
+@pytest.mark.trap("8: closing a session that connects", guard="vppaio/reactor/worker.pyx: _Orphan")
 def test_200_connects_given_up_leave_nothing_behind(stack: Site) -> None:
     """Cancelled or timed out, in turns. On VPP the sessions wait for the answer, which comes when the peer refuses."""
 
@@ -180,8 +181,7 @@ def test_200_connects_given_up_leave_nothing_behind(stack: Site) -> None:
 
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
-
-
+@pytest.mark.trap("7: closing a listener with queued connections", guard="vppaio/vcl/libvppcom.c: close_listener")
 def test_closing_a_server_refuses_who_was_not_accepted(stack: Site) -> None:
     async def main() -> None:
         for _ in range(5):
@@ -199,6 +199,9 @@ def test_closing_a_server_refuses_who_was_not_accepted(stack: Site) -> None:
     stack.run(main)
 
 
+@pytest.mark.trap(
+    "7: listening soon after closing a listener", guard="vppaio/vcl/vpp_worker.c: vpp_settle_closed_listeners"
+)
 def test_server_reopens_on_its_port_50_times_under_connects(stack: Site) -> None:
     async def main() -> None:
         server = await echo_server(stack)
@@ -272,6 +275,7 @@ def test_loops_in_4_threads_at_once(stack: Site) -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+@pytest.mark.trap("1: a worker belongs to one thread", guard="vppaio/vcl/vpp_worker.h: enter")
 def test_loop_moves_to_another_thread(stack: Site) -> None:
     loop = vppaio.new_event_loop(stack.config)
     server = loop.run_until_complete(echo_server(stack))
@@ -354,6 +358,7 @@ class Service:
         return ask(self.stack, self.port)
 
 
+@pytest.mark.trap("12: leaving before VPP has digested an accept", guard="vppaio/vcl/application.py: detach")
 @pytest.mark.parametrize("way", ["sys.exit(3)", "os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_exit_right_after_accept_leaves_the_stack_whole(stack: Site, way: str) -> None:
     """VPP 26.06 may crash on it (vcl-facts 9.6); the fixture fails this test if it did."""
@@ -396,6 +401,7 @@ def test_service_ended_by_a_signal_frees_its_port(stack: Site, number: signal.Si
             assert successor.ask() == b"hello"
 
 
+@pytest.mark.trap("9: a forked child deletes its parent's worker", guard="vppaio/vcl/vpp_process.c: vppaio_vpp_forked")
 def test_forked_child_gets_a_clear_error_and_does_no_harm(stack: Site) -> None:
     body = """
     child = os.fork()

@@ -379,6 +379,7 @@ def test_writing_above_high_water_pauses_until_low_water(stack: Site) -> None:
     stack.run(main)
 
 
+@pytest.mark.trap("4: EPOLLOUT follows an EAGAIN only", guard="vppaio/transports/stream.pyx: _flush")
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_30_mb_each_way_with_slow_readers(stack: Site, role: str) -> None:
     ours, theirs = random.Random(4).randbytes(BULK), random.Random(5).randbytes(BULK)
@@ -462,6 +463,7 @@ def send_and_finish(stack: Site, port: int, data: bytes) -> socket.socket:
     return peer
 
 
+@pytest.mark.trap("6: 2 s after the FIN unread data is dropped", guard="vppaio/transports/inbound.pyx: drain_to_inbox")
 @pytest.mark.parametrize("size", [1, 900_000, 4_000_000])  # the rx FIFO has 1 MiB, so the last FIN waits in the kernel
 def test_pausing_3_s_after_the_peers_fin_loses_nothing(stack: Site, size: int) -> None:
     """On VPP the CLOSE_WAIT timer drops what is unread 2 s after the FIN, without an event (vcl-facts 5.7)."""
@@ -513,6 +515,9 @@ def test_stream_reader_that_is_slow_after_the_fin_reads_everything(stack: Site) 
     stack.run(main)
 
 
+@pytest.mark.trap(
+    "6: no event when a half-open connection ends", guard="vppaio/transports/stream.pyx: _look_at_half_open"
+)
 @pytest.mark.vpp
 def test_half_open_for_longer_than_vpp_allows_ends_with_an_error(vpp_site: VppSite) -> None:
     """VPP gives up a connection 2 s after the peer's FIN and says nothing; who writes then has to hear of it."""

@@ -1,0 +1,23 @@
+"""VPP dies under load a few times; the long mode is `python -m tests.restarts`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.restarts.harness import LONGEST_OUTAGE, leaks, restarts
+from tests.vppinstance import VppInstance
+
+
+@pytest.mark.vpp
+@pytest.mark.timeout(120)
+def test_service_comes_back_each_time_and_its_kernel_side_never_stops() -> None:
+    if reason := VppInstance.unavailable():
+        pytest.skip(reason)
+    with VppInstance() as vpp:
+        found = restarts(vpp, kills=2, clients=50)
+    for restart in found:
+        assert restart.outage < LONGEST_OUTAGE
+        assert restart.slowest_answer < 2.0  # VCL sleeps for 1 s in the loop's thread
+        assert restart.report["longest_gap"] < 2.0
+        assert restart.report["sessions"] == 51
+    assert leaks(found) == []
