@@ -61,4 +61,4 @@ def test_passes_on_vpp_what_stock_asyncio_passes(stack):
         verdicts = list(pool.map(lambda module: runner.judge(module, stack), QUICK_ON_VPP))
     failures = {test: result for verdict in verdicts for test, result in verdict.failures.items()}
     assert not failures, "\n".join(f"{test}: {result.outcome}\n{result.detail}" for test, result in failures.items())
-    assert sum(verdict.executed for verdict in verdicts) >= 5
+    assert sum(verdict.executed for verdict in verdicts) >= 4
