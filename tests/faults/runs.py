@@ -33,6 +33,8 @@ REGRESSIONS: Final[dict[tuple[str, int], str]] = {
     ("fake", 19): "a listener on a stack that was lost did not bind again where port 0 is no trap",
     ("fake", 24): "EOF was not seen after an EAGAIN that came behind the hang-up",
     ("fake", 5544): "a FIN that was read before it was told cleared the mask again, and a backlog waited for ever",
+    ("fake", 2343): "a stack lost and back while events waited for their turn: nobody noticed that it had been away",
+    ("fake", 66589): "a stack lost and back while events waited for their turn: nobody noticed that it had been away",
     ("fake", 602): "the trouble itself: an EAGAIN made up before the first real one hid a FIN",
 }
 

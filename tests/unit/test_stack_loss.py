@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -181,6 +182,36 @@ def test_server_that_is_to_fail_without_serve_forever() -> None:
         await server.wait_closed()
 
     play(main, on_stack_loss="fail")
+
+
+@pytest.mark.parametrize("busy_poll_us", [0, 1000])
+def test_loss_is_noticed_while_events_wait_for_their_turn(busy_poll_us: int) -> None:
+    """VPP may be back at the next look, before the events of the last one were used up."""
+
+    async def main(loop: Any, faults: Faults, fake: FakeVcl) -> None:
+        heard: list[StackEvent] = []
+        loop.add_stack_listener(heard.append)
+        left = 30
+
+        class Slow(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                nonlocal left
+                left -= 1
+                time.sleep(0.001)  # twice the loop's budget for a turn's events is gone after two
+                if left == 25:
+                    faults.lose(1)
+
+        await loop.create_server(Slow, "10.0.0.1", 80)
+        clients = [(await loop.create_connection(asyncio.Protocol, "10.0.0.1", 80))[0] for _ in range(left)]
+        await asyncio.sleep(0.01)
+        for client in clients:
+            client.write(b"x")
+        await eventually(lambda: len(heard) == 2)
+        await eventually(lambda: loop.statistics()["stacks"]["fake"]["listeners"])
+        assert loop.statistics()["stacks"]["fake"]["sessions"] == 1
+        assert await can_connect(loop, 80)
+
+    play(main, busy_poll_us=busy_poll_us)
 
 
 @pytest.mark.parametrize("value", ["", "Restore", "retry"])

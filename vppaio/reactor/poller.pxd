@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from vppaio.reactor.worker cimport Worker
 from vppaio.vcl.ops cimport epoll_event
 
 
@@ -16,6 +17,7 @@ cdef class Poller:
 
     cdef list sleep(self, double timeout_s)
     cdef int dispatch_all(self, int64_t slow_ns, object report_slow) except -1
+    cdef int _watch_or_retry(self, Worker worker) except -1
     cdef int _ask(self, int how) except -1
     cdef bint _busy_poll(self, int64_t until_ns) except -1
     cdef int _wait_kernel(self, int timeout_ms) except -2

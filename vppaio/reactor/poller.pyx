@@ -86,22 +86,30 @@ cdef class Poller:
         if worker.lost:
             self.retry_at_ns = monotonic_ns()
         else:
-            self._watch(worker)
+            self._watch_or_retry(worker)
 
-    def _watch(self, Worker worker):
+    cdef int _watch_or_retry(self, Worker worker) except -1:
+        """Sleep on the descriptor of a worker that has its stack; ask one that has lost it again after a while."""
         cdef epoll_event event
+        if worker.lost:
+            worker.slept_on = False
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
+            self.retry_at_ns = monotonic_ns() + self.retry_lost_ns
+            return 0
+        worker.slept_on = True
         event.events = EPOLLIN
         event.data.u64 = 0
         event.data.fd = worker.fd
         if epoll_ctl(self.epfd, EPOLL_CTL_ADD, worker.fd, &event) < 0:
             raise OSError(c_errno, "epoll_ctl: cannot watch the worker's descriptor")
+        return 0
 
     def close(self):
         """Close every worker with its sessions. Idempotent."""
         cdef Worker worker
         workers, self.workers = self.workers, []
         for worker in workers:
-            if not worker.lost:
+            if worker.slept_on:
                 epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
             worker.close()
 
@@ -160,9 +168,7 @@ cdef class Poller:
             for worker in self.workers:
                 if worker.fd == fd:
                     worker.n_wakes += 1
-                    if worker.poll(VCL_WAIT_NOW) == 0 and worker.check_lost():
-                        epoll_ctl(self.epfd, EPOLL_CTL_DEL, worker.fd, NULL)
-                        self.retry_at_ns = monotonic_ns() + self.retry_lost_ns
+                    worker.poll(VCL_WAIT_NOW)
                     break
             else:
                 key = self.fd_to_key.get(fd)
@@ -178,6 +184,8 @@ cdef class Poller:
                 elif fd in self.shots:
                     self._shoot(fd, self.shots[fd], self.events[i].events)
         for worker in self.workers:
+            if worker.lost == worker.slept_on:
+                self._watch_or_retry(worker)
             worker.begin_turn()
         return ready
 
@@ -281,10 +289,10 @@ cdef class Poller:
         for worker in self.workers:
             if worker.lost:
                 worker.poll(VCL_WAIT_NOW)
-                if worker.check_lost():
-                    self._watch(worker)
-                else:
+                if worker.lost:
                     any_lost = True
+                else:
+                    self._watch_or_retry(worker)
         self.retry_at_ns = monotonic_ns() + self.retry_lost_ns if any_lost else 0
         return 0
 

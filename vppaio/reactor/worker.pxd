@@ -41,6 +41,7 @@ cdef class Worker:
     cdef readonly int index
     cdef readonly int fd
     cdef readonly bint lost     # the stack behind it is gone
+    cdef bint slept_on          # its descriptor is in the poller's epoll set
     cdef uint32_t vep
     cdef list slots
     cdef list free_slots

@@ -415,7 +415,11 @@ cdef class Worker:
         return self.next_event < self.n_events or len(self.repeats) > 0 or len(self.due) > 0
 
     cdef int poll(self, int how) except -1:
-        """Take events from the stack into the batch; returns how many are in it now."""
+        """Take events from the stack into the batch; returns how many are in it now.
+
+        A stack is lost, and comes back, within a look with VCL_WAIT_NOW, and the next look may be the one that attaches
+        again: so see after each of them what became of it.
+        """
         cdef int rv
         if self.next_event == self.n_events:
             self.next_event = self.n_events = 0
@@ -424,6 +428,8 @@ cdef class Worker:
             if rv > 0:
                 self.n_events += rv
             self.n_polls += 1
+            if how == VCL_WAIT_NOW:
+                self.check_lost()
         return self.n_events - self.next_event
 
     cdef int begin_turn(self) except -1:
@@ -538,11 +544,9 @@ cdef class Worker:
         """
         cdef int64_t until = monotonic_ns() + <int64_t> (patience_s * 1e9)
         self.poll(VCL_WAIT_NOW)
-        self.check_lost()
         while self.lost and monotonic_ns() < until:
             time.sleep(0.05)
             self.poll(VCL_WAIT_NOW)
-            self.check_lost()
 
     def wait_restored(self, SessionHandler handler):
         """`handler.on_restored` is called once when the stack is back."""

@@ -187,7 +187,7 @@ int
 vpp_take_events (int index)
 {
   worker_t *w = &vpp_workers[index];
-  int n, before = w->n_parked;
+  int n, before = w->n_parked, was_detached = w->was_detached;
 
   do
     {
@@ -199,8 +199,8 @@ vpp_take_events (int index)
       if (vpp_heap_is_low (index))
 	vpp_refuse_connections (index);
     }
-  while (n > 0);
-  if (w->has_vep && !w->was_detached && vpp_detached (index))
+  while (n > 0 && !vpp_detached (index)); /* or the next look might attach again, and nobody had heard of the loss */
+  if (w->has_vep && !was_detached && vpp_detached (index))
     drain_parked (w->vep);
   return w->n_parked > before;
 }
