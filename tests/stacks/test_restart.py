@@ -152,7 +152,6 @@ def serves_again(site: VppSite, port: int) -> bool:
 
 @pytest.mark.trap("11: only some sessions hear that VPP died", guard="vppaio/reactor/worker.pyx: check_lost")
 @pytest.mark.trap("11: closing a session after VPP died", guard="vppaio/vcl/vpp_worker.c: drain_parked")
-@pytest.mark.trap("11: accept on a listener that outlived its VPP", guard="vppaio/transports/listener.pyx: on_lost")
 @pytest.mark.timeout(120)
 def test_service_survives_the_death_of_vpp(mortal_vpp: VppInstance) -> None:
     vpp, site = mortal_vpp, VppSite(mortal_vpp)

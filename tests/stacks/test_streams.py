@@ -515,9 +515,6 @@ def test_stream_reader_that_is_slow_after_the_fin_reads_everything(stack: Site) 
     stack.run(main)
 
 
-@pytest.mark.trap(
-    "6: no event when a half-open connection ends", guard="vppaio/transports/stream.pyx: _look_at_half_open"
-)
 @pytest.mark.vpp
 def test_half_open_for_longer_than_vpp_allows_ends_with_an_error(vpp_site: VppSite) -> None:
     """VPP gives up a connection 2 s after the peer's FIN and says nothing; who writes then has to hear of it."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import pytest
 
 from tests.stacks.sites import VppSite, in_thread, port_of
 from tests.vppinstance import VppInstance
+from vppaio.transports.pseudosocket import SessionSocket
 
 pytestmark = pytest.mark.vpp
 ROOT = Path(__file__).parents[2]
@@ -35,6 +39,15 @@ class Echo(asyncio.Protocol):
 @pytest.fixture
 def site(vpp_instance: VppInstance) -> VppSite:
     return VppSite(vpp_instance)
+
+
+@pytest.fixture
+def own_vpp() -> Iterator[VppInstance]:
+    """One that may die."""
+    if reason := VppInstance.unavailable():
+        pytest.skip(reason)
+    with VppInstance() as vpp:
+        yield vpp
 
 
 def python(vpp: VppInstance, code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -89,20 +102,45 @@ def test_waiting_is_not_done_in_vcl(vpp_instance: VppInstance) -> None:
 @pytest.mark.trap("3: parked events do not wake the worker's descriptor", guard="vppaio/reactor/poller.pyx: _ask")
 def test_events_that_a_listen_took_out_of_the_queue_are_not_slept_over(site: VppSite) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         server = await loop.create_server(Echo, site.address, 0)
-        with site.connect(port_of(server)) as peer:
+        with site.connect(port_of(server)) as peer, ThreadPoolExecutor(1) as quiet:
             peer.sendall(b"1")
             assert await in_thread(peer.recv, 1) == b"1"
+            others = []  # closed later: VPP's answer to that would wake the loop
             for _ in range(20):
                 peer.sendall(b"2")
                 site.settle()  # it is in VCL's queue, and the loop has not turned
-                other = await loop.create_server(Echo, site.address, 0, start_serving=False)
-                other._start_serving()  # type: ignore[attr-defined]  # listen flushes the queue
-                started = time.monotonic()
-                assert await in_thread(peer.recv, 1) == b"2"
-                assert time.monotonic() - started < 0.5
+                others.append(SessionSocket(loop._stacks.worker("vpp"), socket.AF_INET, socket.SOCK_STREAM))
+                others[-1].bind((site.address, 0))
+                others[-1].listen()  # flushes the queue
+                peer.settimeout(1)
+                assert await loop.run_in_executor(quiet, peer.recv, 1) == b"2"
+            for other in others:
                 other.close()
+        server.close()
+
+    site.run(main)
+
+
+@pytest.mark.trap(
+    "6: no event when a half-open connection ends", guard="vppaio/transports/stream.pyx: _look_at_half_open"
+)
+def test_half_open_connection_that_vpp_gave_up_ends_without_being_used(site: VppSite) -> None:
+    async def main() -> None:
+        lost = asyncio.get_running_loop().create_future()
+
+        class KeepsOpen(asyncio.Protocol):
+            def eof_received(self) -> bool:
+                return True
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                lost.set_result(exc)
+
+        server = await asyncio.get_running_loop().create_server(KeepsOpen, site.address, 0)
+        with site.connect(port_of(server)) as peer:
+            peer.shutdown(socket.SHUT_WR)
+            assert isinstance(await asyncio.wait_for(lost, 6), ConnectionResetError)  # VPP waits for 2 s
         server.close()
 
     site.run(main)
@@ -153,8 +191,7 @@ def test_20_mb_there_and_back_through_shared_memory(site: VppSite) -> None:
 
 
 AWAY = """
-import asyncio, errno, json, sys, time, vppaio
-from vppaio.vcl._vcl import ffi, lib
+import asyncio, json, sys, time, vppaio
 
 async def main():
     loop = asyncio.get_running_loop()
@@ -163,35 +200,86 @@ async def main():
     loop.add_stack_listener(lambda event: lost.set())
     print("serving", flush=True)
     await lost.wait()
-    ops = lib.vppaio_vpp_ops()
-    peer = ffi.new("vcl_endpoint *")
-    for handle in range(8):  # VCL: SIGSEGV
-        assert ops.session_accept(handle, peer) in (-errno.ENETDOWN, -errno.EBADF)
-    assert ops.session_create(0, 0, 1) == -errno.ENETDOWN
     before, turns = time.process_time(), loop.statistics()["turns"]
     await asyncio.sleep(2)
     print(json.dumps({"cpu": time.process_time() - before, "turns": loop.statistics()["turns"] - turns}), flush=True)
 vppaio.run(main())
 """
+OUTLIVED = """
+import errno, sys, time
+from tests.driver import NOW, Worker
+from vppaio.config import Config
+from vppaio.vcl import application
+from vppaio.vcl._vcl import lib
+
+application.attach(Config())
+worker = Worker(lib.vppaio_vpp_ops())
+ops, index = worker.ops, worker.index
+listener, bound = worker.listen(sys.argv[1], 4000)
+
+def poll_until(condition):
+    while not condition():
+        worker.ask(NOW)
+        time.sleep(0.01)
+
+print("listening", flush=True)
+poll_until(lambda: ops.session_readable(listener) == 2)
+print("two are queued", flush=True)
+poll_until(lambda: ops.worker_is_detached(index) == 1)
+assert worker.accept(listener)[0] == -errno.ENETDOWN
+assert ops.session_create(index, 0, 1) == -errno.ENETDOWN
+print("away", flush=True)
+poll_until(lambda: ops.worker_is_detached(index) == 0)
+assert worker.accept(listener)[0] == -errno.EBADF
+worker.close_session(listener)
+again, _ = worker.listen(sys.argv[1], 4001)
+print("back", flush=True)
+worker.accepted(again)
+print("accepted", flush=True)
+"""
 
 
-@pytest.mark.trap("11: accept while VPP is away", guard="vppaio/vcl/libvppcom.c: session_accept")
-@pytest.mark.trap("11: the worker's descriptor is readable for good", guard="vppaio/reactor/poller.pyx: _retry_lost")
-def test_while_vpp_is_away_nothing_crashes_and_nothing_spins() -> None:
-    if reason := VppInstance.unavailable():
-        pytest.skip(reason)
-    with VppInstance() as vpp:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "VPPAIO_APP_SOCKET": vpp.app_socket}
-        with subprocess.Popen(
-            [sys.executable, "-c", AWAY, vpp.address],
-            env=environment | {"VPPAIO_STACK": "vpp"},
+@pytest.mark.trap(
+    "11: accept while VPP is away, and on a listener that outlived it", guard="vppaio/vcl/libvppcom.c: session_accept"
+)
+def test_connections_queued_when_vpp_died_are_not_accepted(own_vpp: VppInstance) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "VPPAIO_APP_SOCKET": own_vpp.app_socket}
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", OUTLIVED, own_vpp.address],
+            env=environment,
             stdout=subprocess.PIPE,
             text=True,
-        ) as program:
-            assert program.stdout is not None
-            assert program.stdout.readline() == "serving\n"
-            vpp.kill()
-            said = json.loads(program.stdout.readline())
-            assert said["cpu"] < 0.3  # of 2 s
-            assert said["turns"] < 40
-            assert program.wait(10) == 0
+        ) as program,
+        ExitStack() as peers,
+    ):
+        assert program.stdout is not None
+        assert program.stdout.readline() == "listening\n"
+        for _ in range(2):
+            peers.enter_context(own_vpp.kernel_connect(own_vpp.address, 4000))
+        assert program.stdout.readline() == "two are queued\n"
+        own_vpp.kill()
+        assert program.stdout.readline() == "away\n"
+        own_vpp.start()
+        assert program.stdout.readline() == "back\n"
+        peers.enter_context(own_vpp.kernel_connect(own_vpp.address, 4001))
+        assert program.stdout.readline() == "accepted\n"
+        assert program.wait(10) == 0
+
+
+@pytest.mark.trap("11: the worker's descriptor is readable for good", guard="vppaio/reactor/poller.pyx: _retry_lost")
+def test_while_vpp_is_away_nothing_spins(own_vpp: VppInstance) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "VPPAIO_APP_SOCKET": own_vpp.app_socket}
+    with subprocess.Popen(
+        [sys.executable, "-c", AWAY, own_vpp.address],
+        env=environment | {"VPPAIO_STACK": "vpp"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "serving\n"
+        own_vpp.kill()
+        said = json.loads(program.stdout.readline())
+        assert said["cpu"] < 0.3  # of 2 s
+        assert said["turns"] < 40
+        assert program.wait(10) == 0
