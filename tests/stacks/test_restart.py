@@ -243,6 +243,48 @@ def test_loop_made_after_a_restart_serves(vpp_instance: VppInstance) -> None:
         assert program.wait(10) == 0
 
 
+TWO_WORKERS = """
+import asyncio, sys, threading, vppaio
+
+async def serve(seconds):
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, sys.argv[1], 0)
+    await asyncio.sleep(seconds)
+    server.close()
+
+other = threading.Thread(target=vppaio.run, args=(serve(1.5),))
+other.start()
+vppaio.run(serve(1))
+other.join()
+while True:
+    print("serving", flush=True)
+    if not sys.stdin.readline():
+        break
+    vppaio.run(serve(0.1))
+"""
+
+
+def test_worker_that_waits_for_a_loop_comes_along_at_each_restart(mortal_vpp: VppInstance) -> None:
+    """VCL counts the workers that attach; with one left out the second restart ended the process by exit(1)."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TWO_WORKERS, mortal_vpp.address],
+        env=os.environ | mortal_vpp.environment() | {"VPPAIO_STACK": "vpp"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        for _ in range(3):
+            assert program.stdout.readline() == "serving\n"
+            mortal_vpp.kill()
+            mortal_vpp.start()
+            program.stdin.write("\n")
+            program.stdin.flush()
+        assert program.stdout.readline() == "serving\n"
+        program.stdin.close()
+        assert program.wait(20) == 0
+
+
 HOOKED = """
 import asyncio, json, logging, sys, vppaio
 

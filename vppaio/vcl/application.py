@@ -301,6 +301,14 @@ def acquire_worker() -> int:
         )
 
 
+def take_idle_workers() -> list[int]:
+    """Every worker that waits for a loop; give each of them back with `release_worker`."""
+    with _lock:
+        taken = list(_idle_workers)
+        _idle_workers.clear()
+        return taken
+
+
 def release_worker(index: int) -> None:
     """Take back a worker whose sessions are closed. It waits for the next loop: registering is a talk with VPP."""
     with _lock:
