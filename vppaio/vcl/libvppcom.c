@@ -49,6 +49,8 @@ session_create (int index, int proto, int is_ip4)
   rv = vcl.session_create ((uint8_t) proto, 1);
   if (rv >= 0 && vpp_remember ((uint32_t) rv, proto == VCL_PROTO_UDP ? IS_DATAGRAM : 0))
     return -ENOMEM;
+  if (rv >= 0 && proto == VCL_PROTO_UDP)
+    vpp_workers[index].n_datagrams++;
   return result (rv);
 }
 
@@ -283,6 +285,11 @@ session_close (uint32_t session)
   if (kind_of (session) & IS_LISTENER)
     return close_listener (session);
   rv = result (vcl.session_close (session));
+  if (kind_of (session) & IS_DATAGRAM)
+    {
+      w->sessions[SESSION_INDEX (session)].kind = 0;
+      w->n_datagrams--;
+    }
   vpp_note_end (session);
   return rv;
 }

@@ -18,7 +18,10 @@ vpp_detached (int index)
   int now = vcl.worker_is_detached && vcl.worker_is_detached () == 1;
 
   if (now && !w->was_detached)
-    w->epoch++;
+    {
+      w->epoch++;
+      w->has_remains = 1;
+    }
   w->was_detached = now;
   return now;
 }
@@ -173,6 +176,8 @@ vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int ti
       if (n == max_events)
 	return n;
     }
+  if (w->has_remains && timeout_ms == VCL_WAIT_NOW) /* the look that heard of the loss was an earlier one */
+    vpp_drop_remains ();
   rv = vcl.epoll_wait (vep, events + n, max_events - n, timeout_ms);
   if (timeout_ms == VCL_WAIT_NOW && !w->was_detached && vpp_detached (HANDLE_WORKER (vep)))
     drain_parked (vep);

@@ -29,6 +29,7 @@ typedef struct
   int busy;       /* session_listen is under way without the GIL */
   uint32_t epoch; /* counts the times VPP was lost */
   int was_detached;
+  int has_remains; /* of a VPP that died, see vpp_remains.c */
   uint32_t vep;
   int has_vep;
   /* By session index: what VCL does not tell, and the epoch in which a listener began to listen. */
@@ -38,6 +39,7 @@ typedef struct
     uint8_t kind;
   } *sessions;
   uint32_t n_sessions;
+  int n_datagrams; /* open datagram sessions */
   /* Listeners whose unlisten VPP has not confirmed yet. */
   uint32_t *closing;
   int n_closing, room_closing;
@@ -68,6 +70,8 @@ int vpp_take_events (int index);
 void vpp_settle_closed_listeners (int index);
 /* `session`, a listener, is closed, and VPP has not confirmed it yet. */
 void vpp_remember_closing (uint32_t session);
+/* Let go of what a VPP that died left behind, if no worker has another VPP, or anything in it. */
+void vpp_drop_remains (void);
 /* An array with room for `wanted` items; -ENOMEM. */
 int vpp_grow (void **array, int *room, int wanted, size_t item);
 
