@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
 import socket
 import sys
 import weakref
+from asyncio import selector_events
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
@@ -24,9 +26,12 @@ from tests.stacks.test_tls import Certificates
 KIB: Final = 1024
 # Until 3.12.9 and 3.13.2 (gh-127655).
 WRITELINES_BUG: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+# In the first 3.11 (Debian 12 has 3.11.2) a pause in connection_made is forgotten.
+PAUSE_BUG: Final = "is_reading" not in inspect.getsource(selector_events._SelectorTransport._add_reader)
 _KEEPS: Final = "the caller's buffer is kept, and its changes are sent"
 DEVIATIONS: Final[dict[str, dict[str, str]]] = {
     "asyncio": ({"test_writelines_obeys_flow_control": "gh-127655"} if WRITELINES_BUG else {})
+    | ({"test_pausing_is_idempotent_and_allowed_in_connection_made": "the pause is forgotten"} if PAUSE_BUG else {})
     | ({"test_what_is_buffered_is_a_copy": _KEEPS} if sys.version_info >= (3, 12) else {}),
     "uvloop": {  # 0.23
         "test_write_buffer_limits": "low water is 16, in KiB by mistake",

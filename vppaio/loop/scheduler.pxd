@@ -1,3 +1,4 @@
+from vppaio.reactor.gathering cimport Gathering
 from vppaio.reactor.poller cimport Poller
 
 
@@ -30,6 +31,6 @@ cdef class Scheduler:
     cdef public Poller _poller
     cdef bint may_sleep
 
-    cdef int run_ready(self, Py_ssize_t count) except -1
+    cdef int run_ready(self, Py_ssize_t count, Gathering gathering) except -1
     cdef int forget_cancelled_timers(self) except -1
     cdef double sleep_time(self) except? -2

@@ -1,9 +1,10 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from vppaio.reactor.gathering cimport Gathering, GatheringHandler
 from vppaio.vcl.ops cimport epoll_event, iovec, vcl_endpoint, vcl_ops
 
 
-cdef class SessionHandler:
+cdef class SessionHandler(GatheringHandler):
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_lost(self) except -1
     cdef int on_restored(self) except -1
@@ -52,6 +53,7 @@ cdef class Worker:
     cdef list due               # and in this turn
     cdef bint due_first         # the last turn had no time for them
     cdef uint64_t turn
+    cdef Gathering gathering    # the loop's, where a write may have to wake the stack; else None
     cdef list waiting           # handlers that want on_restored
     cdef public object on_change  # called with True when the stack was lost, with False when it is back
     cdef object release
@@ -76,6 +78,3 @@ cdef class Worker:
     cdef int _dispatch_due(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
     cdef int _tell(self, Session session, uint32_t events, int64_t slow_ns, object report_slow) except -1
     cdef int check_lost(self) except -1
-
-
-cdef int64_t monotonic_ns() noexcept nogil

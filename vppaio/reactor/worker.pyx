@@ -11,8 +11,8 @@ import errno
 import time
 
 from libc.stdlib cimport free, malloc
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from vppaio.reactor.clock cimport monotonic_ns
 from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport (
     EPOLL_CTL_ADD,
@@ -44,13 +44,7 @@ TCP = VCL_PROTO_TCP
 UDP = VCL_PROTO_UDP
 
 
-cdef int64_t monotonic_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
-
-
-cdef class SessionHandler:
+cdef class SessionHandler(GatheringHandler):
     """Who hears of a session's events: a transport, a listener, a connector."""
 
     cdef int on_events(self, uint32_t events) except -1:
@@ -530,6 +524,8 @@ cdef class Worker:
         session.turn = self.turn
         if slow_ns == 0:
             handler.on_events(events)
+            if self.gathering is not None:
+                self.gathering.step()
             return 0
         started = monotonic_ns()
         handler.on_events(events)

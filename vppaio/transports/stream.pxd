@@ -8,11 +8,13 @@ cdef class StreamTransport(InboundStream):
     cdef object empty_waiter    # sendfile waits for an empty backlog
     cdef public object sending  # the task of a native sendfile
     cdef object pseudo          # the SessionSocket that was handed out, on a stack without descriptors
+    cdef bytes held             # a small write that waits for the end of the turn (reactor.gathering)
     cdef bint fin_sent
     cdef object starved         # the timer of _feed
     cdef object half_open       # the timer of _look_at_half_open
 
     cdef int handle(self, uint32_t events) except -1
+    cdef int on_gathered(self) except -1
     cdef int drop_backlog(self) except -1
     cdef int finish(self) except -1
     cdef int _write_ready(self) except -1

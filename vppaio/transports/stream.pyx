@@ -18,6 +18,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNRESET, ENOBUFS, ENOTCONN
 
+from vppaio.reactor.gathering cimport Gathering
 from vppaio.reactor.worker cimport Session
 from vppaio.transports.inbound cimport InboundStream
 from vppaio.vcl.ops cimport (
@@ -122,8 +123,18 @@ cdef class StreamTransport(InboundStream):
     def write(self, data):
         cdef Py_buffer view
         cdef Py_ssize_t sent
+        cdef Gathering gathering
+        if self.held is not None:
+            self.on_gathered()
         if PyBytes_CheckExact(data):
             if self._refuse_write("write", PyBytes_GET_SIZE(data)):
+                return
+            # Not more than the backlog may have without a pause: so it is all the same if the FIFO refuses it later.
+            gathering = self.session.worker.gathering
+            if (gathering is not None and gathering.open and not self.backlog_size
+                    and PyBytes_GET_SIZE(data) <= min(SMALL_PIECE, self.high_water)):
+                self.held = data
+                gathering.hold(self)
                 return
             sent = 0
             if not self.backlog_size:
@@ -149,7 +160,19 @@ cdef class StreamTransport(InboundStream):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         self.maybe_pause_protocol()
 
+    cdef int on_gathered(self) except -1:
+        cdef bytes data
+        cdef Py_ssize_t sent
+        if self.held is not None:
+            data, self.held = self.held, None
+            sent = self._send(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            if 0 <= sent < PyBytes_GET_SIZE(data):
+                self._keep(data, sent)
+                self.maybe_pause_protocol()
+        return 0
+
     def writelines(self, list_of_data):
+        self.on_gathered()
         pieces = []
         size = 0
         for data in list_of_data:
@@ -313,6 +336,7 @@ cdef class StreamTransport(InboundStream):
     def write_eof(self):
         if self.closing or self.eof_written:
             return
+        self.on_gathered()
         self.eof_written = True
         if self.was_reset:
             raise os_error(-ENOTCONN, "shutdown")  # VCL does not mind
@@ -350,6 +374,7 @@ cdef class StreamTransport(InboundStream):
             self.pseudo.set_readable(False)
 
     def _socket(self):
+        self.on_gathered()
         sock = InboundStream._socket(self)
         if self.pseudo is None and isinstance(sock, SessionSocket):
             self.pseudo = sock
@@ -365,6 +390,7 @@ cdef class StreamTransport(InboundStream):
     def _make_empty_waiter(self):
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
+        self.on_gathered()
         self.empty_waiter = self._loop.create_future()
         if not self.backlog_size:
             self.empty_waiter.set_result(None)
@@ -374,10 +400,16 @@ cdef class StreamTransport(InboundStream):
         self.empty_waiter = None
 
     def close(self):
+        self.on_gathered()
         self._stop_sending()
         InboundStream.close(self)
 
     def _force_close(self, exc):
+        cdef bytes data
+        if self.held is not None and not self.session.closed:
+            data, self.held = self.held, None
+            # It counts as sent, and is, if the session still takes it; why the connection ends is known already.
+            self.session.ops.session_write(self.session.handle, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         self._stop_sending()
         InboundStream._force_close(self, exc)
 

@@ -325,7 +325,7 @@ session_forget (uint32_t session)
 static const vcl_ops ops = {
   .name = "vpp",
   .traps = VCL_TRAP_FIN_EXPIRES | VCL_TRAP_CONNECT_LEAKS | VCL_TRAP_PORT_ZERO | VCL_TRAP_DATAGRAM_EVENTS |
-	   VCL_TRAP_DATAGRAM_SPLIT | VCL_TRAP_DATAGRAM_DIES,
+	   VCL_TRAP_DATAGRAM_SPLIT | VCL_TRAP_DATAGRAM_DIES | VCL_TRAP_WRITE_WAKES,
   .worker_register = vpp_worker_register,
   .worker_unregister = vpp_worker_unregister,
   .worker_fd = vpp_worker_fd,

@@ -44,6 +44,7 @@ cdef extern from "vcl_ops.h" nogil:
         VCL_TRAP_DATAGRAM_EVENTS
         VCL_TRAP_DATAGRAM_SPLIT
         VCL_TRAP_DATAGRAM_DIES
+        VCL_TRAP_WRITE_WAKES
         VCL_WAIT_PARKED
         VCL_WAIT_NOW
 

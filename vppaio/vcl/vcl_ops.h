@@ -43,6 +43,9 @@ enum
   VCL_TRAP_DATAGRAM_SPLIT = 1 << 4,
   /* The peer of a connected datagram session sends ICMP unreachable: the session is dead. */
   VCL_TRAP_DATAGRAM_DIES = 1 << 5,
+  /* A write to a stack that sleeps wakes it, which costs as much as ten writes: several are better made one after the
+   * other. */
+  VCL_TRAP_WRITE_WAKES = 1 << 6,
 };
 
 /* `timeout_ms` of epoll_wait. There is no third value: VCL sleeps a positive timeout to its end even when events are

@@ -1,0 +1,19 @@
+from libc.stdint cimport int64_t
+
+
+cdef class GatheringHandler:
+    cdef int on_gathered(self) except -1
+
+
+cdef class Gathering:
+    cdef bint open              # small writes are to wait
+    cdef bint quick             # the last turn's callbacks were
+    cdef int n                  # callbacks since `began_ns`
+    cdef int64_t began_ns, until_ns
+    cdef list held
+
+    cdef int begin(self, Py_ssize_t expected) except -1
+    cdef int hold(self, GatheringHandler handler) except -1
+    cdef int step(self) except -1
+    cdef int send(self) except -1
+    cdef int end(self) except -1
