@@ -16,7 +16,12 @@ from vppaio.loop.stacks import StackEvent
 from vppaio.transports.pseudosocket import SessionSocket
 
 if TYPE_CHECKING:
-    from asyncio.events import BaseDefaultEventLoopPolicy as EventLoopPolicy
+    import sys
+
+    if sys.version_info >= (3, 14):
+        from asyncio.events import _BaseDefaultEventLoopPolicy as EventLoopPolicy
+    else:
+        from asyncio.events import BaseDefaultEventLoopPolicy as EventLoopPolicy
 
 __version__ = "0.1.0"
 __all__ = [

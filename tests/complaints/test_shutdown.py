@@ -13,6 +13,7 @@ import pytest
 from tests.stacks.sites import HostSite, Site, eventually, in_thread, port_of, receive_all
 from tests.stacks.test_streams import Accepted
 
+CANCELLING_CLOSES_CLIENTS = "close_clients" in asyncio.Server.serve_forever.__code__.co_names  # from 3.14 on
 WAITS_FOR_CLIENTS = sys.version_info >= (3, 12, 1)  # what Server.wait_closed does is the Python version's to say
 
 
@@ -86,8 +87,8 @@ def test_serve_forever_does_not_hang_when_another_task_closes_the_server(stack: 
     stack.run(main)
 
 
-def test_cancelled_serve_forever_does_not_drop_the_clients(stack: Site) -> None:
-    """zuvloop#156 and #179, cpython gh-123720: no new clients, and those that are there are served on."""
+def test_cancelled_serve_forever_does_with_the_clients_what_asyncio_does(stack: Site) -> None:
+    """zuvloop#156 and #179, cpython gh-123720: no new clients, and those that are there are served on, or closed."""
 
     async def main() -> None:
         async with Accepted(stack) as accepted:
@@ -95,6 +96,11 @@ def test_cancelled_serve_forever_does_not_drop_the_clients(stack: Site) -> None:
             serving = asyncio.create_task(accepted.server.serve_forever())
             await asyncio.sleep(0.01)
             serving.cancel()
+            if CANCELLING_CLOSES_CLIENTS:
+                with theirs, pytest.raises(asyncio.CancelledError):
+                    await asyncio.wait_for(serving, 5)
+                assert await ours.lost is None
+                return
             await asyncio.sleep(0.05)
             assert not accepted.server.is_serving()
             assert not ours.lost.done()

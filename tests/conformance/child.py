@@ -109,6 +109,8 @@ def main() -> None:
     del sys.argv[1:]
     wanted = set(sys.stdin.read().split())
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # how the parent asks a hanging test where it is
+    # A shell's background jobs ignore it, and test_runners waits for its KeyboardInterrupt with all memory there is.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with os.fdopen(int(report_fd), "w") as report:
         stacks.install(stack)
         suite = unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module(f"{PACKAGE}.{module_name}"))

@@ -41,17 +41,27 @@ VPP_EXCLUSIONS = (
     *_mocked(
         _CLIENTS,
         "test_create_connection_*multiple_errors*",
+        "test_create_connection_connect_non_os_err_close_err",
         "test_create_connection_ssl_server_hostname_default",
         "test_create_connection_timeout",
+        "test_create_connection_transport_error_closes_sock",
         "test_create_datagram_endpoint_connect_err",
     ),
     Rule("test_events.*.test_create_server_multiple_hosts_*", "the addresses (1.2.3.4, ::2) are not VPP's", _SERVERS),
     Rule("*.test_create_datagram_endpoint_sockopts", "VPP's session layer has no broadcast", _SERVERS),
     Rule("*.test_create_datagram_endpoint_allow_broadcast", "VPP's session layer has no broadcast", _CLIENTS),
-    Rule(
-        "test_events.*.test_datagram_send_to_non_listening_address",
-        "its adopted sockets are both VPP's, and VPP does not loop packets back to their sender",
-        _SERVERS,
+    *(
+        Rule(
+            f"test_events.*.{test}",
+            "its adopted sockets are all VPP's, and VPP does not loop packets back to their sender",
+            _SERVERS,
+        )
+        for test in (
+            "test_datagram_close_flushes_queued_data",
+            "test_datagram_recvfrom_connection_reset_recovers",
+            "test_datagram_send_to_non_listening_address",
+            "test_datagram_write_error_reentrant_sendto",
+        )
     ),
     Rule(
         "test_streams.StreamTests.test_unhandled_exception*",

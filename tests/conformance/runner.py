@@ -37,6 +37,8 @@ MODULES: Final = (
     "test_eager_task_factory",
     "test_events",
     "test_free_threading",
+    "test_futures2",
+    "test_graph",
     "test_locks",
     "test_pep492",
     "test_queues",

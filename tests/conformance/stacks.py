@@ -107,7 +107,9 @@ def _on_vpp(event_loop: Any, side: str) -> Any:
 
         async def _connect_sock(self, *args: Any) -> Any:
             with _while_opening("connect"):
-                return await super()._connect_sock(*args)
+                connecting = super()._connect_sock(*args)
+                del args  # this frame is in the tracebacks of the errors that are collected in there
+                return await connecting
 
         async def sock_connect(self, *args: Any) -> Any:
             with _while_opening("connect"):

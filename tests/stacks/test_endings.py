@@ -14,7 +14,7 @@ import pytest
 import vppaio
 from tests.stacks.sites import Site, eventually, in_thread, port_of, receive_all, reset
 from tests.stacks.test_adoption import Pair, both_roles
-from tests.stacks.test_streams import Recorder
+from tests.stacks.test_streams import Accepted, Recorder
 from tests.stacks.test_tls import Certificates, certificates
 
 __all__ = ["certificates"]
@@ -215,5 +215,55 @@ def test_closing_a_kernel_socket_closes_the_session_that_stands_in_for_it(stack:
             assert sock.fileno() == -1
             with pytest.raises(OSError, match="Bad file descriptor"):
                 sock.getsockname()
+
+    stack.run(main)
+
+
+def test_connection_lost_that_fails_does_not_leave_sendfile_waiting(stack: Site) -> None:
+    class Fails(Recorder):
+        def connection_lost(self, exc: BaseException | None) -> None:
+            super().connection_lost(exc)
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        problems: list[Any] = []
+        loop.set_exception_handler(lambda _, context: problems.append(context.get("exception")))
+        async with Accepted(stack, Fails) as accepted:
+            ours, theirs = await accepted.connect()
+            ours.transport.write(bytes(30 << 20))  # waits, and sendfile for it
+            with tempfile.TemporaryFile() as file, theirs:
+                file.write(b"file")
+                sending = asyncio.create_task(loop.sendfile(ours.transport, file))
+                await asyncio.sleep(0.05)
+                ours.transport.abort()
+                with pytest.raises(ConnectionError):
+                    await asyncio.wait_for(sending, 5)
+        assert [type(problem) for problem in problems] == [ZeroDivisionError]
+
+    stack.run(main)
+
+
+@pytest.mark.parametrize("how", ["abort", "close"])
+def test_ending_it_in_resume_writing_is_told_once_and_later(stack: Site, how: str) -> None:
+    """cpython gh-156512. The transport is closing, and has just written the last that waited."""
+
+    class Ends(Recorder):
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            asyncio.get_running_loop().call_soon(self.news.append, "next")
+            getattr(self.transport, how)()
+
+    async def main() -> None:
+        async with Accepted(stack, Ends) as accepted:
+            ours, theirs = await accepted.connect()
+            ours.transport.write(bytes(8 << 20))
+            ours.transport.set_write_buffer_limits(low=0)
+            if how == "abort":
+                ours.transport.close()
+            with theirs:
+                assert len(await in_thread(receive_all, theirs)) == 8 << 20
+            assert await ours.lost is None
+            assert ours.news == ["made", "pause", "resume", "next", "lost"]
 
     stack.run(main)

@@ -83,8 +83,18 @@ def test_port_in_use(stack: Site) -> None:
     stack.run(main)
 
 
+# From 3.13 on asyncio takes it for an address family that is switched off, and leaves it out.
+LEAVES_OUT = "EADDRNOTAVAIL" in asyncio.BaseEventLoop.create_server.__code__.co_names
+
+
 def test_address_that_is_not_the_stacks_own(stack: Site) -> None:
     async def main() -> None:
+        if stack.name == "host" and LEAVES_OUT:
+            with pytest.raises(OSError, match=f"could not bind on any address out of .*{stack.foreign_address}"):
+                await serve(stack.foreign_address, 4000)
+            async with await serve([stack.address, stack.foreign_address], 4001) as server:
+                assert [sock.getsockname() for sock in server.sockets] == [(stack.address, 4001)]
+            return
         with fails(OSError, errno.EADDRNOTAVAIL, stack.foreign_address):
             await serve(stack.foreign_address, 4000)
         with fails(OSError, errno.EADDRNOTAVAIL, stack.foreign_address):

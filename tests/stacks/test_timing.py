@@ -7,6 +7,7 @@ import os
 import socket
 import statistics
 import subprocess
+import sys
 import time
 
 import pytest
@@ -173,7 +174,7 @@ def _late_timers(stack: Site) -> tuple[list[float], int]:
     with Service(stack, "timers") as service:
         first = service.go_first()
         load = stack.popen(
-            ["python3", "-c", LOAD, stack.address, str(service.port), "1000"],
+            [sys.executable, "-c", LOAD, stack.address, str(service.port), "1000"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

@@ -95,6 +95,8 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     except BaseException:
         sock.abandon()
         raise
+    finally:
+        future = None  # type: ignore[assignment]  # break the cycle through the frame
 
 
 async def start_tls(
@@ -139,5 +141,6 @@ async def start_tls(
         transport.close()
         connection_made.cancel()
         resume.cancel()
+        waiter = None  # type: ignore[assignment]  # break the cycle through the frame
         raise
     return tls._app_transport

@@ -155,10 +155,11 @@ class EventLoop(Scheduler, SelectorLoop):
 
     # ---- connections -------------------------------------------------------------------------------------------
 
-    async def _connect_sock(self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> Any:
+    def _connect_sock(self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> Any:
+        # No coroutine of its own: its frame, with `exceptions`, would be in their tracebacks, and in a cycle with them.
         if self._stacks.stack_for(addr_info[4][0]) == "host":
-            return await super()._connect_sock(exceptions, addr_info, local_addr_infos)
-        return await connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
+            return super()._connect_sock(exceptions, addr_info, local_addr_infos)
+        return connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
 
     def _make_socket_transport(
         self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None

@@ -161,18 +161,23 @@ cdef class Scheduler:
         return handle
 
     def call_soon_threadsafe(self, callback, *args, context=None):
-        if self._debug or THREADSAFE_IS_ASYNCIOS:
+        if self._debug or FREE_THREADED:
             return asyncio_loop.call_soon_threadsafe(self, callback, *args, context=context)
         if self._closed:
             self._check_closed()
-        cdef Handle handle = Handle.__new__(Handle)
-        handle.fill(callback, args, self, context)
-        self._ready.append(handle)
+        cdef Handle handle
+        if THREAD_SAFE_HANDLE is None:
+            handle = Handle.__new__(Handle)
+            handle.fill(callback, args, self, context)
+            made = handle
+        else:
+            made = THREAD_SAFE_HANDLE(callback, args, self, context)
+        self._ready.append(made)
         # The loop sets this before it looks at the queue for the last time, and the GIL keeps the two apart.
         if self.may_sleep:
             self.may_sleep = False
             self._write_to_self()
-        return handle
+        return made
 
     def call_later(self, delay, callback, *args, context=None):
         if delay is None:
@@ -311,7 +316,6 @@ cdef class Scheduler:
             self._current_handle = None
 
 
-# 3.14 returns a handle whose cancel() waits for a running callback; and without a GIL the flag proves nothing.
-cdef bint THREADSAFE_IS_ASYNCIOS = hasattr(events, "_ThreadSafeHandle") or not getattr(
-    __import__("sys"), "_is_gil_enabled", lambda: True
-)()
+# From 3.14 on; its cancel() waits for a running callback.
+cdef object THREAD_SAFE_HANDLE = getattr(events, "_ThreadSafeHandle", None)
+cdef bint FREE_THREADED = not getattr(__import__("sys"), "_is_gil_enabled", lambda: True)()  # may_sleep proves nothing

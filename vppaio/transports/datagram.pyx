@@ -274,7 +274,7 @@ cdef class DatagramTransport(SessionTransport):
             self.backlog.popleft()
             self.backlog_size -= len(data) + HEADER_SIZE
         self.maybe_resume_protocol()
-        if not self.backlog_size and self.closing:
+        if not self.backlog_size and self.closing and not self.lost_writes:
             self._call_connection_lost(None)
         return 0
 

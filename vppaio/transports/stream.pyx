@@ -11,6 +11,7 @@ Knows its session (reactor.worker) and its protocol; made by loop.eventloop and 
 """
 import asyncio
 import collections
+import sys
 from asyncio import constants
 from asyncio.log import logger
 
@@ -45,6 +46,10 @@ class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
     but `isinstance` also looks at `__class__`, which is how unittest.mock passes too."""
 
 
+# In asyncio's words.
+cdef str WRITABLE = (
+    "a bytes, bytearray, or memoryview object" if sys.version_info >= (3, 14) else "a bytes-like object"
+)
 cdef double LOOK_AT_HALF_OPEN_S = 0.25
 cdef double STARVED_S = 0.01  # until other sessions may have given FIFO memory back
 
@@ -157,7 +162,7 @@ cdef class StreamTransport(InboundStream):
             finally:
                 PyBuffer_Release(&view)
         else:
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            raise TypeError(f"data argument must be {WRITABLE}, not {type(data).__name__!r}")
         self.maybe_pause_protocol()
 
     cdef int on_gathered(self) except -1:
@@ -251,7 +256,8 @@ cdef class StreamTransport(InboundStream):
             if self.empty_waiter is not None:
                 self.empty_waiter.set_result(None)
             if self.closing:
-                self._call_connection_lost(None)
+                if not self.lost_writes:  # resume_writing may have aborted, and then the end is on its way
+                    self._call_connection_lost(None)
             elif self.eof_written:
                 self._shutdown_write()
         return 0
@@ -425,7 +431,9 @@ cdef class StreamTransport(InboundStream):
             self.half_open.cancel()
         if self.starved is not None:
             self.starved.cancel()
-        InboundStream._call_connection_lost(self, exc)
-        self.get_buffer = self.on_data = None  # each holds the protocol
-        if self.empty_waiter is not None and not self.empty_waiter.done():
-            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+        try:
+            InboundStream._call_connection_lost(self, exc)
+        finally:
+            self.get_buffer = self.on_data = None  # each holds the protocol
+            if self.empty_waiter is not None and not self.empty_waiter.done():
+                self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
