@@ -1,4 +1,4 @@
-"""The loop's clock: time.monotonic()'s, in nanoseconds."""
+# The clock of the loop: time.monotonic(), in nanoseconds.
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 

@@ -7,7 +7,8 @@ cdef class GatheringHandler:
 
 cdef class Gathering:
     cdef bint open              # small writes are to wait
-    cdef bint quick             # the last turn's callbacks were
+    cdef public int64_t quick_ns  # what a callback may take on average
+    cdef bint quick             # those of the last turn did not take more
     cdef int n                  # callbacks since `began_ns`
     cdef int64_t began_ns, until_ns
     cdef list held

@@ -16,7 +16,7 @@ second write, a close, ...). Begun and ended by loop.scheduler; each worker that
 from vppaio.reactor.clock cimport monotonic_ns
 
 cdef enum:
-    QUICK_NS = 10000  # of a callback, on average
+    QUICK_NS = 10000
     GATHER_NS = 100000
     LOOK_EVERY = 8  # callbacks between two looks at the clock; a power of two
 
@@ -34,6 +34,7 @@ cdef class Gathering:
 
     def __cinit__(self):
         self.held = []
+        self.quick_ns = QUICK_NS
 
     cdef int begin(self, Py_ssize_t expected) except -1:
         """A turn begins, with so many callbacks or more."""
@@ -74,5 +75,5 @@ cdef class Gathering:
         if self.held:
             self.send()
         if self.n > 1:
-            self.quick = monotonic_ns() - self.began_ns < self.n * <int64_t> QUICK_NS
+            self.quick = monotonic_ns() - self.began_ns < self.n * self.quick_ns
         return 0

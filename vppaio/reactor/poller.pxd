@@ -10,7 +10,7 @@ cdef class Poller:
     cdef dict fd_to_key
     cdef dict shots             # descriptor -> [who waits to read, who waits to write]: futures, see wait_once
     cdef list workers
-    cdef Gathering gathering    # None without a stack that sleeps
+    cdef readonly Gathering gathering    # None without a stack that sleeps
     cdef epoll_event *events
     cdef int64_t busy_poll_ns
     cdef public int64_t retry_lost_ns  # how often to ask a lost stack whether it is back
