@@ -98,7 +98,7 @@ class _Simulation:
         async with asyncio.timeout(self.place.patience):
             server = await self.served()
             count = self.chance.randint(1, 6)
-            gathering = loop._poller.gathering
+            gathering = loop._stacks.worker(loop.stacks[-1]).gathering
             if gathering is not None and count % 2:
                 gathering.quick_ns = 10**12  # these callbacks go through Python, and would count as slow
             await asyncio.gather(*(self.converse(server, number) for number in range(count)))

@@ -1,4 +1,4 @@
-"""Small writes of one turn leave together where a write can wake the stack: on the fake, which shows VPP's traps."""
+"""Small writes of one batch leave together where a write can wake the stack: on the fake, which shows VPP's traps."""
 
 from __future__ import annotations
 
@@ -14,62 +14,84 @@ from tests.fakes.vcl import FakeVcl
 from tests.faults.places import FakePlace
 from vppaio import Config
 
-QUICK = 200  # callbacks in every turn that do nothing: they make it quick, on average
+NEVER_SLOW = 10**12  # the fake's calls go through Python, so its handlers would count as slow
+Handler = Callable[[Any], object]  # gets its transport
+
+
+class Served(asyncio.Protocol):
+    """The server's side of a connection: what it does with the next data is to order."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.handler: Handler = lambda transport: None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.handler(self.transport)
 
 
 class Scene:
-    """Connections on the fake, and turns of the loop with many callbacks."""
+    """Connections over the fake, whose servers are told to do something in one batch."""
 
     def __init__(self, loop: Any, fake: FakeVcl) -> None:
         self.loop = loop
-        self.others: Callable[[], Any] = lambda: None
-        self.busy = True
-        self.transports: list[Any] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self.readers: list[asyncio.StreamReader] = []
+        self.served: list[Served] = []
         self._fake = fake
-        self._fill()
 
-    def _fill(self) -> None:
-        if self.busy:
-            for _ in range(QUICK):
-                self.loop.call_soon(self.others)
-            self.loop.call_soon(self._fill)
+    async def connect(self, count: int) -> None:
+        def serve() -> Served:
+            self.served.append(Served())
+            return self.served[-1]
+
+        server = await self.loop.create_server(serve, "10.0.0.1", 80)
+        self.gathering = self.loop._stacks.worker("vpp").gathering
+        self.gathering.quick_ns = NEVER_SLOW
+        for number in range(count):
+            reader, writer = await asyncio.open_connection("10.0.0.1", 80)
+            self.readers.append(reader)
+            self.writers.append(writer)
+            while len(self.served) <= number or self.served[number].transport is None:
+                await asyncio.sleep(0)
+        server.close()
+        await self.batch()  # a first one, to show that handlers are quick
 
     @property
     def writes(self) -> int:
         return self._fake.calls["session_write"]
 
-    async def connected(self) -> tuple[Any, asyncio.StreamReader]:
-        """A transport, and what its peer reads."""
-        arrived: asyncio.Future[Any] = self.loop.create_future()
-        server = await asyncio.start_server(lambda *streams: arrived.set_result(streams), "10.0.0.1", 80)
-        _, writer = await asyncio.open_connection("10.0.0.1", 80)
-        reader, peer = await arrived
-        self.transports += [writer.transport, peer.transport]
-        server.close()
-        await self.turn()
-        return writer.transport, reader
+    async def batch(self, *handlers: Handler) -> None:
+        """Let the servers hear of something at once, and each do its part; those that have none do nothing."""
+        called = []
 
-    async def turn(self, *callbacks: Callable[[], Any]) -> None:
-        """Run the callbacks in one turn and return after it."""
-        for callback in callbacks:
-            self.loop.call_soon(callback)
-        for _ in range(3):
+        def noted(handler: Handler) -> Handler:
+            return lambda transport: (called.append(handler), handler(transport))
+
+        for number, served in enumerate(self.served):
+            served.handler = noted(handlers[number] if number < len(handlers) else lambda transport: None)
+        open_ones = [writer for writer, served in zip(self.writers, self.served, strict=True) if served.transport]
+        for writer in open_ones:
+            writer.write(b"!")
+        while len(called) < len(open_ones):
             await asyncio.sleep(0)
 
     async def close(self) -> None:
-        self.busy = False
-        for transport in self.transports:
+        for transport in (*(s.transport for s in self.served), *(w.transport for w in self.writers)):
             transport.abort()
         await asyncio.sleep(0.01)
 
 
-def play(main: Callable[[Scene], Awaitable[None]]) -> None:
+def play(main: Callable[[Scene], Awaitable[None]], connections: int = 3) -> None:
     place = FakePlace()
 
     async def on_loop() -> None:
         scene = Scene(asyncio.get_running_loop(), place.fake)
         try:
             async with asyncio.timeout(20):
+                await scene.connect(connections)
                 await main(scene)
         finally:
             await scene.close()
@@ -78,126 +100,120 @@ def play(main: Callable[[Scene], Awaitable[None]]) -> None:
         vppaio.run(on_loop(), config=Config(stack="vpp"))
 
 
-def test_writes_of_several_callbacks_leave_at_the_end_of_the_turn_in_order():
+class Writes:
+    """A handler that writes, and notes whether that was done at once."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.at_once: list[bool] = []
+
+    def __call__(self, transport: Any, data: bytes = b"answer") -> None:
+        before = self._scene.writes
+        transport.write(data)
+        assert transport.get_write_buffer_size() == 0
+        self.at_once.append(self._scene.writes > before)
+
+
+def test_answers_of_a_batch_leave_at_its_end():
     async def main(scene: Scene) -> None:
-        transport, reader = await scene.connected()
-        seen: list[tuple[int, int]] = []
+        write = Writes(scene)
+        await scene.batch(write, write, write)
+        assert write.at_once == [False] * 3
+        assert [await reader.readexactly(6) for reader in scene.readers] == [b"answer"] * 3
 
-        def write(data: bytes) -> None:
-            transport.write(data)
-            seen.append((scene.writes, transport.get_write_buffer_size()))
+    play(main)
 
-        before = scene.writes
-        await scene.turn(lambda: write(b"one "), lambda: None, lambda: write(b"two "), lambda: None)
-        # The second write of a transport sends its first one.
-        assert seen == [(before, 0), (before + 1, 0)]
-        assert scene.writes == before + 2
-        assert await reader.readexactly(8) == b"one two "
+
+def test_second_write_sends_the_first():
+    async def main(scene: Scene) -> None:
+        counts = []
+
+        def twice(transport: Any) -> None:
+            before = scene.writes
+            transport.write(b"one ")
+            transport.write(b"two ")
+            counts.append(scene.writes - before)
+
+        await scene.batch(twice)
+        assert counts == [1]
+        assert await scene.readers[0].readexactly(8) == b"one two "
 
     play(main)
 
 
 @pytest.mark.parametrize(
-    ("end", "rest"),
-    [("close", b""), ("write_eof", b""), ("abort", b""), ("writelines", b"more"), ("get_extra_info", b"")],
+    ("end", "arguments", "rest"),
+    [
+        ("close", (), b""),
+        ("write_eof", (), b""),
+        ("abort", (), b""),
+        ("writelines", ([b"more"],), b"more"),
+        ("get_extra_info", ("socket",), b""),
+        ("_fatal_error", (OSError("the protocol failed"),), b""),
+    ],
 )
-def test_whatever_else_is_done_with_the_transport_sends_what_is_held_first(end, rest):
+def test_whatever_else_is_done_with_the_transport_sends_what_is_held_first(end, arguments, rest):
     async def main(scene: Scene) -> None:
-        transport, reader = await scene.connected()
-        arguments = {"writelines": ([rest],), "get_extra_info": ("socket",)}.get(end, ())
+        write = Writes(scene)
         sent = []
 
-        def write_and_end() -> None:
+        def write_and_end(transport: Any) -> None:
+            write(transport)
             before = scene.writes
-            transport.write(b"held")
-            held = scene.writes == before
             getattr(transport, end)(*arguments)
-            sent.append((held, scene.writes > before))
+            sent.append(scene.writes > before)
 
-        await scene.turn(write_and_end, lambda: None)
-        assert sent == [(True, True)]
-        assert await reader.readexactly(4 + len(rest)) == b"held" + rest
-
-    play(main)
-
-
-def test_protocol_that_fails_after_a_write_has_written():
-    async def main(scene: Scene) -> None:
-        transport, reader = await scene.connected()
-
-        def write_and_fail() -> None:
-            transport.write(b"last words")
-            transport._fatal_error(OSError("the end"))
-
-        await scene.turn(write_and_fail, lambda: None)
-        assert await reader.read() == b"last words"
+        await scene.batch(write_and_end)
+        assert write.at_once == [False]
+        assert sent == [True]
+        assert await scene.readers[0].readexactly(6 + len(rest)) == b"answer" + rest
 
     play(main)
 
 
-def test_writes_are_made_at_once_after_a_turn_of_slow_callbacks():
+def test_no_more_than_16_are_held():
     async def main(scene: Scene) -> None:
-        transport, _ = await scene.connected()
-        at_once = []
-
-        def write() -> None:
-            before = scene.writes
-            transport.write(b"x")
-            at_once.append(scene.writes > before)
-
-        await scene.turn(write)
-        scene.others = lambda: time.sleep(0.00002)
-        await scene.turn()
-        await scene.turn(write)
-        scene.others = lambda: None
-        await scene.turn()
-        await scene.turn(write)
-        assert at_once == [False, True, False]
-
-    play(main)
-
-
-def test_nothing_is_held_for_long_while_callbacks_run():
-    async def main(scene: Scene) -> None:
-        transport, _ = await scene.connected()
-        began = 0.0
-        delays = []
-
-        def write() -> None:
-            nonlocal began
-            began = scene.loop.time()
-            transport.write(b"x")
-
-        def look() -> None:
-            time.sleep(0.00005)
-            if not delays and scene.writes > before:
-                delays.append(scene.loop.time() - began)
-
+        write = Writes(scene)
         before = scene.writes
-        await scene.turn(write, *[look] * 100)
-        assert len(delays) == 1
-        assert delays[0] < 0.0035  # the whole turn takes 5 ms
+        sent = []
+
+        def write_and_count(transport: Any) -> None:
+            write(transport)
+            sent.append(scene.writes - before - 20)  # 20 of the clients
+
+        await scene.batch(*[write_and_count] * 20)
+        assert sent == [0] * 15 + [16] * 5
+
+    play(main, connections=20)
+
+
+def test_writes_are_made_at_once_after_a_batch_of_slow_handlers():
+    async def main(scene: Scene) -> None:
+        write = Writes(scene)
+        scene.gathering.quick_ns = 2_000_000
+        await scene.batch(write, lambda _: time.sleep(0.02))
+        await scene.batch(write)
+        await scene.batch(write)
+        assert write.at_once == [False, True, False]
 
     play(main)
 
 
-def test_large_writes_and_those_outside_a_turn_of_several_callbacks_are_made_at_once():
+def test_large_writes_and_those_of_one_handler_or_of_none_are_made_at_once():
     async def main(scene: Scene) -> None:
-        transport, _ = await scene.connected()
-        at_once = []
-
-        def write(size: int) -> None:
-            before = scene.writes
-            transport.write(bytes(size))
-            at_once.append(scene.writes > before)
-
-        await scene.turn(lambda: write(4097), lambda: write(4096))
-        transport.set_write_buffer_limits(high=10)
-        await scene.turn(lambda: write(11), lambda: write(10))
-        scene.busy = False
-        await asyncio.sleep(0.01)
-        scene.loop.call_soon(write, 1)
-        await asyncio.sleep(0.01)
-        assert at_once == [True, False, True, False, True]
+        write = Writes(scene)
+        await scene.batch(
+            lambda transport: write(transport, bytes(4097)), lambda transport: write(transport, bytes(4096))
+        )
+        scene.served[0].transport.set_write_buffer_limits(high=10)
+        await scene.batch(lambda transport: write(transport, bytes(11)))
+        await scene.batch(lambda transport: write(transport, bytes(10)))
+        write(scene.served[0].transport)  # in a task
+        assert write.at_once == [True, False, True, False, True]
+        scene.served[0].handler = write
+        scene.writers[0].write(b"!")
+        while len(write.at_once) == 5:
+            await asyncio.sleep(0)
+        assert write.at_once[5]
 
     play(main)

@@ -1,4 +1,3 @@
-from vppaio.reactor.gathering cimport Gathering
 from vppaio.reactor.poller cimport Poller
 
 
@@ -31,6 +30,6 @@ cdef class Scheduler:
     cdef public Poller _poller
     cdef bint may_sleep
 
-    cdef int run_ready(self, Py_ssize_t count, Gathering gathering) except -1
+    cdef int run_ready(self, Py_ssize_t count) except -1
     cdef int forget_cancelled_timers(self) except -1
     cdef double sleep_time(self) except? -2

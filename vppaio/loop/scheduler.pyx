@@ -15,7 +15,6 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE
 
 from vppaio.reactor.clock cimport monotonic_ns
-from vppaio.reactor.gathering cimport Gathering
 from vppaio.reactor.poller cimport Poller
 
 cdef double MAXIMUM_SLEEP_S = 24 * 3600  # asyncio.base_events.MAXIMUM_SELECT_TIMEOUT
@@ -212,7 +211,6 @@ cdef class Scheduler:
         cdef double end
         cdef list scheduled
         cdef object ready = self._ready
-        cdef Gathering gathering
         self.forget_cancelled_timers()
         self.may_sleep = True
         kernel_events = self._poller.sleep(self.sleep_time())
@@ -234,26 +232,14 @@ cdef class Scheduler:
 
         # Only what is ready now: a callback that schedules another one does not keep the loop from its sessions.
         n_after_sessions = len(ready) - n_before_sessions
+        self.run_ready(n_before_sessions)
         if self._debug:
-            self.run_ready(n_before_sessions, None)
             self._poller.dispatch(self.slow_callback_duration, self._report_slow)
-            self.run_ready(n_after_sessions, None)
-            return
-        gathering = self._poller.gathering
-        if gathering is None:
-            self.run_ready(n_before_sessions, None)
+        else:
             self._poller.dispatch_all(0, None)
-            self.run_ready(n_after_sessions, None)
-            return
-        gathering.begin(len(ready) + self._poller.waiting())
-        try:
-            self.run_ready(n_before_sessions, gathering)
-            self._poller.dispatch_all(0, None)
-            self.run_ready(n_after_sessions, gathering)
-        finally:
-            gathering.end()
+        self.run_ready(n_after_sessions)
 
-    cdef int run_ready(self, Py_ssize_t count, Gathering gathering) except -1:
+    cdef int run_ready(self, Py_ssize_t count) except -1:
         cdef object ready = self._ready
         cdef Py_ssize_t n
         for n in range(count):
@@ -266,8 +252,6 @@ cdef class Scheduler:
                     self._run_in_debug_mode(handle)
                 else:
                     handle._run()
-            if gathering is not None:
-                gathering.step()
         return 0
 
     cdef int forget_cancelled_timers(self) except -1:

@@ -1,6 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from vppaio.reactor.gathering cimport Gathering
 from vppaio.reactor.worker cimport Worker
 from vppaio.vcl.ops cimport epoll_event
 
@@ -10,7 +9,6 @@ cdef class Poller:
     cdef dict fd_to_key
     cdef dict shots             # descriptor -> [who waits to read, who waits to write]: futures, see wait_once
     cdef list workers
-    cdef readonly Gathering gathering    # None without a stack that sleeps
     cdef epoll_event *events
     cdef int64_t busy_poll_ns
     cdef public int64_t retry_lost_ns  # how often to ask a lost stack whether it is back
@@ -18,7 +16,6 @@ cdef class Poller:
     cdef readonly uint64_t n_turns, n_sleeps
 
     cdef list sleep(self, double timeout_s)
-    cdef Py_ssize_t waiting(self)
     cdef int dispatch_all(self, int64_t slow_ns, object report_slow) except -1
     cdef int _watch_or_retry(self, Worker worker) except -1
     cdef int _ask(self, int how) except -1

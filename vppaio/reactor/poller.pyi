@@ -3,11 +3,9 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from vppaio.reactor.gathering import Gathering
 from vppaio.reactor.worker import Worker
 
 class Poller:
-    gathering: Gathering | None
     n_turns: int
     n_sleeps: int
     retry_lost_ns: int

@@ -34,7 +34,6 @@ from libc.errno cimport errno as c_errno
 from libc.stdlib cimport free, malloc
 
 from vppaio.reactor.clock cimport monotonic_ns
-from vppaio.reactor.gathering cimport Gathering
 from vppaio.reactor.worker cimport Worker
 from vppaio.vcl.ops cimport (
     EPOLL_CTL_ADD,
@@ -46,7 +45,6 @@ from vppaio.vcl.ops cimport (
     EPOLLONESHOT,
     EPOLLOUT,
     EPOLLRDHUP,
-    VCL_TRAP_WRITE_WAKES,
     VCL_WAIT_NOW,
     VCL_WAIT_PARKED,
     epoll_ctl,
@@ -86,10 +84,6 @@ cdef class Poller:
     def add(self, Worker worker):
         """Wait for this worker's sessions too."""
         self.workers.append(worker)
-        if worker.ops.traps & VCL_TRAP_WRITE_WAKES:
-            if self.gathering is None:
-                self.gathering = Gathering()
-            worker.gathering = self.gathering
         if worker.lost:
             self.retry_at_ns = monotonic_ns()
         else:
@@ -311,14 +305,6 @@ cdef class Poller:
             report_slow: called with the handler and its duration in seconds.
         """
         self.dispatch_all(<int64_t> (slow_s * 1e9), report_slow)
-
-    cdef Py_ssize_t waiting(self):
-        """Session events that wait for `dispatch`."""
-        cdef Worker worker
-        cdef Py_ssize_t n = 0
-        for worker in self.workers:
-            n += worker.n_events - worker.next_event + len(worker.due)
-        return n
 
     cdef int dispatch_all(self, int64_t slow_ns, object report_slow) except -1:
         cdef Worker worker

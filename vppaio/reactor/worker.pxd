@@ -53,7 +53,7 @@ cdef class Worker:
     cdef list due               # and in this turn
     cdef bint due_first         # the last turn had no time for them
     cdef uint64_t turn
-    cdef Gathering gathering    # the loop's, where a write may have to wake the stack; else None
+    cdef readonly Gathering gathering  # where a write may have to wake the stack; else None
     cdef list waiting           # handlers that want on_restored
     cdef public object on_change  # called with True when the stack was lost, with False when it is back
     cdef object release
@@ -74,6 +74,7 @@ cdef class Worker:
     cdef int poll(self, int how) except -1
     cdef int begin_turn(self) except -1
     cdef int dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1
+    cdef int _dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1
     cdef int _dispatch_batch(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
     cdef int _dispatch_due(self, int64_t deadline_ns, int64_t slow_ns, object report_slow) except -1
     cdef int _tell(self, Session session, uint32_t events, int64_t slow_ns, object report_slow) except -1

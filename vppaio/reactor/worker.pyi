@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from vppaio.reactor.gathering import Gathering
+
 TCP: Final[int]
 UDP: Final[int]
 
@@ -30,6 +32,7 @@ class Worker:
     index: int
     fd: int
     lost: bool
+    gathering: Gathering | None
     by_fd: dict[int, Session] | None
     on_change: Callable[[bool], None] | None
     def __init__(self, ops_address: int, index: int = -1, release: Callable[[int], None] | None = None) -> None: ...

@@ -13,6 +13,7 @@ import time
 from libc.stdlib cimport free, malloc
 
 from vppaio.reactor.clock cimport monotonic_ns
+from vppaio.reactor.gathering cimport Gathering, GatheringHandler
 from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport (
     EPOLL_CTL_ADD,
@@ -27,6 +28,7 @@ from vppaio.vcl.ops cimport (
     VCL_PROTO_TCP,
     VCL_PROTO_UDP,
     VCL_TRAP_CONNECT_LEAKS,
+    VCL_TRAP_WRITE_WAKES,
     VCL_WAIT_NOW,
 )
 
@@ -293,6 +295,8 @@ cdef class Worker:
         self.repeats = []
         self.due = []
         self.waiting = []
+        if self.ops.traps & VCL_TRAP_WRITE_WAKES:
+            self.gathering = Gathering()
         self.events = <epoll_event *> malloc(MAX_EVENTS * sizeof(epoll_event))
         self.buffer = <char *> malloc(BUFFER_SIZE)
         self.buffer_size = BUFFER_SIZE
@@ -445,6 +449,16 @@ cdef class Worker:
 
         Handlers report their own exceptions; only SystemExit and KeyboardInterrupt come through.
         """
+        if self.gathering is None or slow_ns:
+            return self._dispatch(budget_ns, slow_ns, report_slow)
+        self.gathering.begin(self.n_events - self.next_event + len(self.due))
+        try:
+            self._dispatch(budget_ns, slow_ns, report_slow)
+        finally:
+            self.gathering.end()
+        return 0
+
+    cdef int _dispatch(self, int64_t budget_ns, int64_t slow_ns, object report_slow) except -1:
         cdef int64_t deadline_ns = monotonic_ns() + budget_ns
         if self.due_first:
             self.due_first = False
@@ -525,7 +539,7 @@ cdef class Worker:
         if slow_ns == 0:
             handler.on_events(events)
             if self.gathering is not None:
-                self.gathering.step()
+                self.gathering.n += 1
             return 0
         started = monotonic_ns()
         handler.on_events(events)
