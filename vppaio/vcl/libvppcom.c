@@ -14,7 +14,14 @@
  *   accept on a listener that outlived its VPP        SIGSEGV                 session_accept(): -EBADF
  *   accept on an empty queue                          swallows events         session_accept(): -EAGAIN
  *   closing a session after VPP died, then epoll_wait SIGSEGV                 vpp_worker.c, drain_parked()
+ *   more events than epoll_wait takes, and VPP died   SIGSEGV                 vpp_worker.c, look()
+ *   epoll_ctl, FIFO sizes of a session of a dead VPP  SIGSEGV                 vpp_outlived(): -ECONNRESET
+ *   attaching before all workers have noticed         SIGSEGV                 vpp_loss.c, vpp_all_have_heard()
+ *   VPP dying before all workers have attached        exit(1)                 vpp_loss.c, vpp_let_all_attach()
+ *   registering a worker with a VPP that is back      exit(1), two deaths on  vpp_loss.c, vpp_is_lost(): -ENETDOWN
+ *   VPP dying                                         keeps its memory        vpp_remains.c, vpp_drop_remains()
  *   closing a listener with queued connections        SIGSEGV                 close_listener() accepts and closes them
+ *   the same while detached                           SIGSEGV                 vpp_loss.c, vpp_bind_nowhere()
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
  *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
@@ -240,7 +247,7 @@ session_shutdown (uint32_t session, int how)
  * queue that a listener does not have), those that VCL has not heard of yet included: announced to a listener that is
  * gone they would stay open in VPP, and their peers wait. (One whose handshake ends between this and VPP's unlisten still
  * does: VCL drops the announcement, and with it the only handle. Its peer hears of it when the process ends.)
- * While VPP is away they cannot be, so the listener stays: 256 bytes against a crash. */
+ * While VPP is away they cannot be, so the listener stays, without its address: 256 bytes against a crash. */
 static int
 close_listener (uint32_t session)
 {
@@ -262,6 +269,8 @@ close_listener (uint32_t session)
   if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) > 0)
     {
       vcl.epoll_ctl (w->vep, EPOLL_CTL_DEL, session, 0);
+      vpp_bind_nowhere (session);
+      w->sessions[SESSION_INDEX (session)].kind = 0;
       return 0;
     }
   rv = result (vcl.session_close (session));

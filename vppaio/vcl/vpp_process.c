@@ -93,12 +93,11 @@ vppaio_vpp_since_accept (void)
 void
 vppaio_vpp_poll_all (void)
 {
-  struct epoll_event events[64];
   int i;
 
   for (i = 0; i < MAX_WORKERS; i++)
     if (vpp_workers[i].has_vep && !enter (i) && !vpp_detached (i))
-      vcl.epoll_wait (vpp_workers[i].vep, events, 64, VCL_WAIT_NOW);
+      vpp_take_events (i);
 }
 
 void

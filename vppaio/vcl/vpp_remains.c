@@ -27,33 +27,42 @@
 #include <unistd.h>
 
 #define SEGMENT "/memfd:seg-"
+#define SOME 64 /* at a time */
 #define FIRST_OF_VCLS_OWN 0xfffffffeu /* epoll data of its pipe and of the app socket; below are eventfds */
 
+/* Whether `path` is what the kernel calls a segment: application, worker and a number of its own. */
 static int
-link_is (const char *path, const char *start)
+is_segment (const char *path)
 {
-  char target[64];
-  ssize_t n = readlink (path, target, sizeof (target) - 1);
+  unsigned app, worker, number;
+  int end = 0;
 
-  if (n < 0)
-    return 0;
-  target[n] = 0;
-  return strncmp (target, start, strlen (start)) == 0;
+  return sscanf (path, SEGMENT "%u-%u-%u%n", &app, &worker, &number, &end) == 3 &&
+	 (!path[end] || path[end] == '\n' || strncmp (path + end, " (deleted)", 10) == 0);
+}
+
+static const char *
+target_of (const char *path, char *target, size_t size)
+{
+  ssize_t n = readlink (path, target, size - 1);
+
+  target[n < 0 ? 0 : n] = 0;
+  return target;
 }
 
 /* The eventfds in a worker's epoll set: each one of a queue that is gone. */
 static void
 drop_eventfds (int epfd)
 {
-  char path[64], line[256];
+  char path[64], line[256], target[64];
   unsigned long long data;
   unsigned int events;
-  int fds[16], n = 0, fd;
+  int fds[SOME], n = 0, fd;
   FILE *file;
 
   snprintf (path, sizeof (path), "/proc/self/fdinfo/%d", epfd);
   file = fopen (path, "re");
-  while (file && n < 16 && fgets (line, sizeof (line), file))
+  while (file && n < SOME && fgets (line, sizeof (line), file))
     if (sscanf (line, "tfd: %d events: %x data: %llx", &fd, &events, &data) == 3 && (uint32_t) data < FIRST_OF_VCLS_OWN)
       fds[n++] = fd;
   if (file)
@@ -62,69 +71,76 @@ drop_eventfds (int epfd)
     {
       snprintf (path, sizeof (path), "/proc/self/fd/%d", fds[n]);
       /* Out of the set first: a forked child that has it, too, keeps it there. */
-      if (link_is (path, "anon_inode:[eventfd]") && epoll_ctl (epfd, EPOLL_CTL_DEL, fds[n], 0) == 0)
+      if (!strcmp (target_of (path, target, sizeof (target)), "anon_inode:[eventfd]") &&
+	  epoll_ctl (epfd, EPOLL_CTL_DEL, fds[n], 0) == 0)
 	close (fds[n]);
     }
 }
 
-static void
-drop_mappings (void)
+/* 1 if there may be more. */
+static int
+drop_some_mappings (void)
 {
-  char line[512];
-  unsigned long start, end;
+  char line[512], *path;
   struct
   {
     unsigned long start, end;
-  } found[256];
-  int n = 0;
+  } found[SOME];
+  int n = 0, full, failed = 0;
   FILE *file = fopen ("/proc/self/maps", "re");
 
-  while (file && n < 256 && fgets (line, sizeof (line), file))
-    if (strstr (line, " " SEGMENT) && sscanf (line, "%lx-%lx", &start, &end) == 2)
-      {
-	found[n].start = start;
-	found[n++].end = end;
-      }
+  while (file && n < SOME && fgets (line, sizeof (line), file))
+    if ((path = strchr (line, '/')) && is_segment (path) &&
+	sscanf (line, "%lx-%lx", &found[n].start, &found[n].end) == 2)
+      n++;
   if (file)
     fclose (file);
+  full = n == SOME;
   while (n--)
-    munmap ((void *) found[n].start, found[n].end - found[n].start);
+    failed |= munmap ((void *) found[n].start, found[n].end - found[n].start);
+  return full && !failed;
 }
 
-static void
-drop_descriptors (void)
+static int
+drop_some_descriptors (void)
 {
-  char path[64];
+  char path[64], target[64];
   struct dirent *entry;
-  int fds[256], n = 0;
+  int fds[SOME], n = 0, full;
   DIR *folder = opendir ("/proc/self/fd");
 
-  while (folder && n < 256 && (entry = readdir (folder)))
+  while (folder && n < SOME && (entry = readdir (folder)))
     {
       snprintf (path, sizeof (path), "/proc/self/fd/%.16s", entry->d_name);
-      if (link_is (path, SEGMENT))
+      if (is_segment (target_of (path, target, sizeof (target))))
 	fds[n++] = atoi (entry->d_name);
     }
   if (folder)
     closedir (folder);
+  full = n == SOME;
   while (n--)
     close (fds[n]);
+  return full;
 }
 
 void
 vpp_drop_remains (void)
 {
-  int i;
+  int i, in_use = 0;
 
   for (i = 0; i < MAX_WORKERS; i++)
-    if (vpp_workers[i].registered && (enter (i) || !vpp_detached (i) || vpp_workers[i].n_datagrams))
-      return;
-  for (i = 0; i < MAX_WORKERS; i++)
+    in_use |= vpp_workers[i].registered && (enter (i) || !vpp_detached (i) || vpp_workers[i].n_datagrams);
+  for (i = 0; i < MAX_WORKERS && !in_use; i++)
     if (vpp_workers[i].registered && !enter (i))
       {
 	drop_eventfds (vcl.worker_mqs_epfd ());
 	vpp_workers[i].has_remains = 0;
       }
-  drop_mappings ();
-  drop_descriptors ();
+  if (!in_use)
+    {
+      while (drop_some_mappings ())
+	;
+      while (drop_some_descriptors ())
+	;
+    }
 }
