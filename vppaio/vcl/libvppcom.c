@@ -13,6 +13,7 @@
  *   accept, connect, listen, UDP bind while detached  SIGSEGV                 REQUIRE_VPP: -ENETDOWN
  *   accept on a listener that outlived its VPP        SIGSEGV                 session_accept(): -EBADF
  *   accept on an empty queue                          swallows events         session_accept(): -EAGAIN
+ *   listen, UDP bind with a clock that runs fast      ETIMEDOUT at once       wait_for_answer()
  *   closing a session after VPP died, then epoll_wait SIGSEGV                 vpp_worker.c, drain_parked()
  *   more events than epoll_wait takes, and VPP died   SIGSEGV                 vpp_worker.c, look()
  *   epoll_ctl, FIFO sizes of a session of a dead VPP  SIGSEGV                 vpp_outlived(): -ECONNRESET
@@ -41,6 +42,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#define LISTEN_LIMIT_S 5
+
 static int
 session_create (int index, int proto, int is_ip4)
 {
@@ -61,10 +64,33 @@ session_create (int index, int proto, int is_ip4)
   return result (rv);
 }
 
+/* A listen waits for VPP's answer by VCL's own clock, which may run thousands of times too fast: VCL measures the
+ * processor's frequency for one millisecond, and does not notice if it was off the processor meanwhile (vppinfra/time.c:
+ * estimate_clock_frequency). So wait on by the kernel's clock. `rv` is what the listen that began at `begin` returned. */
+static int
+wait_for_answer (uint32_t session, int rv, const struct timespec *begin)
+{
+  struct timespec now, pause = { 0, 200 * 1000 };
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  while (rv == -ETIMEDOUT && now.tv_sec - begin->tv_sec < LISTEN_LIMIT_S && !vpp_detached (HANDLE_WORKER (session)))
+    {
+      vpp_take_events (HANDLE_WORKER (session));
+      if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) >= 0)
+	return 0;
+      if (vcl.session_get_error && vcl.session_get_error (session) < 0)
+	return -ECONNREFUSED; /* VCL's line on stderr knows more */
+      nanosleep (&pause, 0);
+      clock_gettime (CLOCK_MONOTONIC, &now);
+    }
+  return rv;
+}
+
 static int
 session_bind (uint32_t session, const vcl_endpoint *local)
 {
   vppcom_endpt ep;
+  struct timespec begin;
   int rv;
 
   ENTER (HANDLE_WORKER (session));
@@ -74,7 +100,8 @@ session_bind (uint32_t session, const vcl_endpoint *local)
     return result (vcl.session_bind (session, &ep));
   /* A datagram bind is a listen, with listen's errors. */
   vpp_settle_closed_listeners (HANDLE_WORKER (session));
-  rv = result (vcl.session_bind (session, &ep));
+  clock_gettime (CLOCK_MONOTONIC, &begin);
+  rv = wait_for_answer (session, result (vcl.session_bind (session, &ep)), &begin);
   return rv == -ECONNREFUSED ? -EADDRNOTAVAIL : rv;
 }
 
@@ -82,13 +109,15 @@ static int
 session_listen (uint32_t session, int backlog)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+  struct timespec begin;
   int rv;
 
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
   w->busy = 1;
   vpp_settle_closed_listeners (HANDLE_WORKER (session));
-  rv = result (vcl.session_listen (session, (uint32_t) backlog));
+  clock_gettime (CLOCK_MONOTONIC, &begin);
+  rv = wait_for_answer (session, result (vcl.session_listen (session, (uint32_t) backlog)), &begin);
   w->busy = 0;
   if (rv >= 0 && SESSION_INDEX (session) < w->n_sessions)
     {
