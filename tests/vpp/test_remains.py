@@ -83,7 +83,7 @@ def serves(vpp: VppInstance, port: int) -> bool:
 
 
 ECHO = """
-import asyncio, contextlib, json, os, socket, sys, threading, time, vppaio
+import asyncio, contextlib, json, os, socket, subprocess, sys, threading, time, vppaio
 
 address = sys.argv[1]
 
@@ -145,6 +145,14 @@ def about():
     mappings = [line for line in open("/proc/self/maps") if "/memfd:seg-" in line]
     return json.dumps({"answers": answered, "fds": len(fds), "mappings": len(mappings)})
 
+def fork():  # children have all that their parent had, and outlive any VPP
+    parent = os.getpid()
+    subprocess.Popen(["tail", f"--pid={parent}", "-f", "/dev/null"], close_fds=False)
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(0)
+
 async def main():
     loop = asyncio.get_running_loop()
     if what == "tcp":
@@ -162,7 +170,9 @@ async def main():
             await asyncio.Event().wait()
         threading.Thread(target=lambda: vppaio.run(other()), daemon=True).start()
     print("ready", flush=True)
-    while await loop.run_in_executor(None, sys.stdin.readline):
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        if line == "fork\\n":
+            fork()
         print(about(), flush=True)
 vppaio.run(main())
 """
@@ -182,10 +192,14 @@ def reports(program: Program, wanted: int) -> dict[str, Any]:
         time.sleep(0.1)
 
 
+@pytest.mark.trap(
+    "9: a child that has the app socket when VPP dies", guard="vppaio/vcl/vpp_remains.c: vpp_leave_to_parent"
+)
 @pytest.mark.trap("11: what VPP leaves when it dies", guard="vppaio/vcl/vpp_remains.c: vpp_drop_remains")
 @pytest.mark.timeout(120)
 def test_descriptors_and_mappings_stay_as_many_over_restarts(own_vpp: VppInstance) -> None:
-    """Servers; datagrams, bound and connected; connections to others; two loops: a process each, all at once."""
+    """Servers; datagrams, bound and connected; connections to others; two loops: a process each, all at once.
+    Children make no difference, forked or executed."""
     vpp, site = own_vpp, VppSite(own_vpp)
     answering = threading.Event()
 
@@ -236,6 +250,9 @@ def test_descriptors_and_mappings_stay_as_many_over_restarts(own_vpp: VppInstanc
             return {what: {key: report[key] for key in ("fds", "mappings")} for what, report in found.items()}
 
         all_serve()
+        for what in ("tcp", "udp", "outgoing"):
+            programs[what].say("fork")
+            programs[what].hears()
         found = []
         for _ in range(4):
             vpp.kill()

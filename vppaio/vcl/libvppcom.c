@@ -26,6 +26,7 @@
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
  *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
+ *   a child that has the app socket when VPP dies     loses VPP ever again    vpp_remains.c, vpp_leave_to_parent()
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()
  *   exit() with another thread's worker               SIGSEGV                 vpp_process.c, at_exit()
  *   exit() while app_create waits for a hung VPP      SIGSEGV                 vpp_process.c, vppaio_vpp_give_up()

@@ -70,6 +70,7 @@ vppaio_vpp_attach (const char *app_name)
   on_exit (at_exit, 0);
   vpp_workers[0].registered = 1;
   vpp_attached = 1;
+  vpp_keep_from_children ();
   vcl.worker_index_set (-1);
   return 0;
 }
@@ -111,6 +112,7 @@ vppaio_vpp_forked (void)
 {
   if (!vpp_attached || vpp_forked)
     return;
+  vpp_leave_to_parent ();
   vpp_forked = 1;
   vpp_attached = 0;
   on_exit (at_exit, 0);

@@ -13,6 +13,10 @@
  *   eventfd only, which is first taken out of the worker's epoll set.
  * - Its table of segments still has the old one under a number that VPP may give to a new one: that replaces the entry.
  *
+ * And no child may have the app socket: VCL closes it when VPP dies, and counts on the kernel to take it out of the worker's
+ * epoll set then, which happens with the last descriptor for it. With a child that has one, VPP would be lost again as soon
+ * as it is back, and so on.
+ *
  * Segments are told from other memory files by their name (segment_manager.c: segment_manager_add_segment_inline). A release
  * with other names keeps what it keeps.
  */
@@ -20,6 +24,7 @@
 #include "vpp_worker.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -50,31 +55,76 @@ target_of (const char *path, char *target, size_t size)
   return target;
 }
 
-/* The eventfds in a worker's epoll set: each one of a queue that is gone. */
+/* `act` on every descriptor in a worker's epoll set. */
 static void
-drop_eventfds (int epfd)
+for_each_watched (int epfd, void (*act) (int epfd, int fd, int is_vcls_own))
 {
-  char path[64], line[256], target[64];
+  char path[64], line[256];
   unsigned long long data;
+  unsigned long inode;
   unsigned int events;
-  int fds[SOME], n = 0, fd;
+  struct
+  {
+    int fd, is_vcls_own;
+  } found[SOME];
+  struct stat status;
+  int n = 0;
   FILE *file;
 
   snprintf (path, sizeof (path), "/proc/self/fdinfo/%d", epfd);
   file = fopen (path, "re");
   while (file && n < SOME && fgets (line, sizeof (line), file))
-    if (sscanf (line, "tfd: %d events: %x data: %llx", &fd, &events, &data) == 3 && (uint32_t) data < FIRST_OF_VCLS_OWN)
-      fds[n++] = fd;
+    if (sscanf (line, "tfd: %d events: %x data: %llx pos:%*d ino:%lx", &found[n].fd, &events, &data, &inode) == 4 &&
+	fstat (found[n].fd, &status) == 0 && status.st_ino == inode) /* else the number is another's by now */
+      found[n++].is_vcls_own = (uint32_t) data >= FIRST_OF_VCLS_OWN;
   if (file)
     fclose (file);
   while (n--)
-    {
-      snprintf (path, sizeof (path), "/proc/self/fd/%d", fds[n]);
-      /* Out of the set first: a forked child that has it, too, keeps it there. */
-      if (!strcmp (target_of (path, target, sizeof (target)), "anon_inode:[eventfd]") &&
-	  epoll_ctl (epfd, EPOLL_CTL_DEL, fds[n], 0) == 0)
-	close (fds[n]);
-    }
+    act (epfd, found[n].fd, found[n].is_vcls_own);
+}
+
+/* Out of the set first: a forked child that has it, too, would keep it there. */
+static void
+drop_eventfd (int epfd, int fd, int is_vcls_own)
+{
+  if (!is_vcls_own && epoll_ctl (epfd, EPOLL_CTL_DEL, fd, 0) == 0)
+    close (fd);
+}
+
+static void
+close_on_exec (int epfd, int fd, int is_vcls_own)
+{
+  (void) epfd, (void) is_vcls_own;
+  fcntl (fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void
+close_here (int epfd, int fd, int is_vcls_own)
+{
+  (void) epfd, (void) is_vcls_own;
+  close (fd);
+}
+
+void
+vpp_keep_from_children (void)
+{
+  int epfd = vcl.worker_mqs_epfd ();
+
+  close_on_exec (epfd, epfd, 1);
+  for_each_watched (epfd, close_on_exec);
+}
+
+void
+vpp_leave_to_parent (void)
+{
+  int i;
+
+  for (i = 0; i < MAX_WORKERS; i++)
+    if (vpp_workers[i].registered)
+      {
+	vcl.worker_index_set (i);
+	for_each_watched (vcl.worker_mqs_epfd (), close_here);
+      }
 }
 
 /* 1 if there may be more. */
@@ -133,7 +183,7 @@ vpp_drop_remains (void)
   for (i = 0; i < MAX_WORKERS && !in_use; i++)
     if (vpp_workers[i].registered && !enter (i))
       {
-	drop_eventfds (vcl.worker_mqs_epfd ());
+	for_each_watched (vcl.worker_mqs_epfd (), drop_eventfd);
 	vpp_workers[i].has_remains = 0;
       }
   if (!in_use)

@@ -85,6 +85,7 @@ vpp_worker_register (void)
   memset (&vpp_workers[index], 0, sizeof (vpp_workers[index]));
   vpp_workers[index].registered = 1;
   vpp_begin_hearing (index);
+  vpp_keep_from_children ();
   return index;
 }
 
@@ -171,6 +172,8 @@ look (int index, uint32_t vep)
       drain_parked (vep);
       w->n_parked = 0;
     }
+  if (was_detached && !w->was_detached)
+    vpp_keep_from_children ();
   if ((n > 0 || w->heap_low) && vpp_heap_is_low (index))
     vpp_refuse_connections (index);
   return n;

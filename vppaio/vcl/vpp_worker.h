@@ -91,6 +91,9 @@ int vpp_all_have_heard (void);
 void vpp_let_all_attach (void);
 /* Let go of what a VPP that died left behind, if no worker has another VPP, or anything in it. */
 void vpp_drop_remains (void);
+/* The current worker's descriptors are not for programs that this one starts, nor, called in a forked child, for that. */
+void vpp_keep_from_children (void);
+void vpp_leave_to_parent (void);
 
 /* Whether the pool of sessions can no longer grow; asks. */
 int vpp_heap_is_low (int index);
