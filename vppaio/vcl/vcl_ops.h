@@ -67,8 +67,8 @@ typedef struct vcl_ops
   const char *name;     /* "host", "vpp" */
   uint32_t traps;       /* VCL_TRAP_... */
 
-  /* Worker index, or -errno; -ENETDOWN: the stack was lost, and not all workers have it back. A worker has one message queue and is to have one epoll set: VCL does not filter events
-   * by set. */
+  /* Worker index, or -errno; -ENETDOWN: the stack was lost, and not all workers have it back. A worker has one message
+   * queue and is to have one epoll set: VCL does not filter events by set. */
   int (*worker_register) (void);
   /* Frees the worker; its sessions are to be closed before. */
   int (*worker_unregister) (int worker);

@@ -17,6 +17,10 @@
  * epoll set then, which happens with the last descriptor for it. With a child that has one, VPP would be lost again as soon
  * as it is back, and so on.
  *
+ * The segments of closed listeners go at the same time. Not earlier: VPP does not say that it has freed them (session:
+ * application_worker.c, app_worker_stop_listen_session marks their manager as detached first, and what is detached is not
+ * told), and neither their content nor their descriptors tell them from those of listeners that are open.
+ *
  * Segments are told from other memory files by their name (segment_manager.c: segment_manager_add_segment_inline). A release
  * with other names keeps what it keeps.
  */
