@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from tests.stacks.sites import VppSite, eventually, in_thread, port_of, sessions
+from tests.stacks.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
 from tests.vppinstance import VppInstance
 
 pytestmark = [pytest.mark.vpp, pytest.mark.timeout(60)]
@@ -51,11 +52,42 @@ async def main():
     await asyncio.to_thread(sys.stdin.readline)
 asyncio.run(main())
 """
+CROWD = """
+import asyncio, sys, vppaio
+
+address, port, nobody, count = sys.argv[1], *map(int, sys.argv[2:])
+
+async def one(number):
+    reader, writer = await asyncio.open_connection(address, port)
+    writer.write(b"%04d" % number)
+    assert await reader.readexactly(4) == b"%04d" % number
+    return writer
+
+async def main():
+    writers = await asyncio.gather(*(one(number) for number in range(count)))
+    print(len(writers), "connected", flush=True)
+    refused = (asyncio.open_connection(address, nobody) for _ in range(300))
+    print({type(answer).__name__ for answer in await asyncio.gather(*refused, return_exceptions=True)})
+vppaio.run(main())
+"""
 
 
 @pytest.fixture
 def site(vpp_instance: VppInstance) -> VppSite:
     return VppSite(vpp_instance)
+
+
+@contextlib.contextmanager
+def serving(site: VppSite) -> Iterator[int]:
+    """The port of an echo server on the kernel's side."""
+    with site.popen(
+        [sys.executable, "-c", SERVER, site.peer_address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        yield int(server.stdout.readline())
+        server.stdin.close()
+        assert server.wait(10) == 0
 
 
 class Loop:
@@ -147,12 +179,17 @@ def test_client_reaches_all_it_connects_to_at_once(site: VppSite) -> None:
         assert loop.errors == []
         assert loop.longest_gap < 1.0
 
-    with site.popen(
-        [sys.executable, "-c", SERVER, site.peer_address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
+    with serving(site) as port:
         site.run(lambda: main(port))
-        assert server.stdin is not None
-        server.stdin.close()
-        assert server.wait(10) == 0
+
+
+def test_who_is_refused_because_the_event_queue_is_full_tries_again(site: VppSite) -> None:
+    """VPP says it with a peer's own words; the queue here has room for a third of the answers. A peer's own stay."""
+    environment = os.environ | site.interpreter_environment
+    environment |= {"PYTHONPATH": str(ROOT), "VPPAIO_EVENT_QUEUE_SIZE": "16384"}
+    with serving(site) as port, site.kernel_socket() as nobody:
+        nobody.bind((site.peer_address, 0))
+        command = [sys.executable, "-c", CROWD, site.peer_address, str(port), str(nobody.getsockname()[1]), str(COUNT)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{COUNT} connected\n{{'ConnectionRefusedError'}}\n"
