@@ -6,6 +6,11 @@ One service on vppaio (echo, TLS, UDP, aiohttp; benchmarks.soak_service), and tw
 for the numbers, and benchmarks.soak_client on the kernel's side for the mix: TLS, HTTP, datagrams, connects,
 half-finished transfers and aborts. Each second the service tells its memory. The run is good if no answer was wrong,
 nobody died, and the memory after the warm-up (a fifth of the time) stays flat.
+
+That is the service's own memory and VCL's heap. What it shares with VPP grows for some minutes and then stays (85.1 MiB
+after 170 s, 85.4 after 230): the ring of its control messages, 8 MiB, is touched once around, and a listener's segment
+keeps the most that its connections had at once (224 to 391 in VPP, which has those that end, for 71 here), since freed
+chunks of FIFOs wait for the next ones and no page goes back to the kernel.
 """
 
 from __future__ import annotations

@@ -72,7 +72,6 @@ class _Behind(Place):
             attach=lambda config: None,
             acquire_worker=lambda: table.worker_register(),
             release_worker=lambda index: table.worker_unregister(index),
-            take_idle_workers=list,
             vpp_ops_address=lambda: faults.address,
         ):
             yield faults

@@ -54,7 +54,7 @@ class Scene:
             reader, writer = await asyncio.open_connection("10.0.0.1", 80)
             self.readers.append(reader)
             self.writers.append(writer)
-            while len(self.served) <= number or self.served[number].transport is None:
+            while len(self.served) <= number or self.served[number].transport is None:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         server.close()
         await self.batch()  # a first one, to show that handlers are quick
@@ -75,7 +75,7 @@ class Scene:
         open_ones = [writer for writer, served in zip(self.writers, self.served, strict=True) if served.transport]
         for writer in open_ones:
             writer.write(b"!")
-        while len(called) < len(open_ones):
+        while len(called) < len(open_ones):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     async def close(self) -> None:
@@ -212,7 +212,7 @@ def test_large_writes_and_those_of_one_handler_or_of_none_are_made_at_once():
         assert write.at_once == [True, False, True, False, True]
         scene.served[0].handler = write
         scene.writers[0].write(b"!")
-        while len(write.at_once) == 5:
+        while len(write.at_once) == 5:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert write.at_once[5]
 

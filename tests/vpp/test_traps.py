@@ -7,6 +7,7 @@ in one of its own.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -95,6 +96,42 @@ def test_waiting_is_not_done_in_vcl(vpp_instance: VppInstance) -> None:
         "assert time.monotonic() - started < 1\n"
     )
     python(vpp_instance, code)
+
+
+FAST_CLOCK = """
+import asyncio, os, sys, vppaio
+from vppaio.vcl import vclconf
+
+with open(sys.argv[2], "w") as file:
+    file.write(vclconf.own(vppaio.Config()).replace("session-timeout 5", "session-timeout 0.000001"))
+del os.environ["VPPAIO_APP_SOCKET"]
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, sys.argv[1], 0)
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=(sys.argv[1], 0))
+    try:
+        await loop.create_server(asyncio.Protocol, "192.0.2.1", 0)
+    except OSError as error:
+        print(error.errno)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    sys.stdin.readline()
+    transport.close()
+    server.close()
+vppaio.run(main(), config=vppaio.Config(vcl_config=sys.argv[2]))
+"""
+
+
+@pytest.mark.trap("2: VCL's own timeouts may pass at once", guard="vppaio/vcl/libvppcom.c: wait_for_answer")
+def test_listening_waits_for_vpps_answer_also_when_vcls_clock_runs_fast(site: VppSite, tmp_path: Path) -> None:
+    """As it does under load, where VCL measured the processor's frequency wrong; here its timeout is short instead."""
+    with site.python("-c", FAST_CLOCK, site.address, str(tmp_path / "vcl.conf"), stdin=subprocess.PIPE) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert int(program.stdout.readline()) == errno.EADDRNOTAVAIL
+        site.connect(int(program.stdout.readline())).close()
+        program.stdin.close()
+        assert program.wait(10) == 0
 
 
 @pytest.mark.trap("3: parked events do not wake the worker's descriptor", guard="vppaio/reactor/poller.pyx: _ask")

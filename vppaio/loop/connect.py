@@ -6,10 +6,13 @@ is; it asks for one connected socket per address, and that is what is made here.
 
 import asyncio
 import errno
+import math
+import random
 import socket
 import ssl
+import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vppaio.reactor.worker import Worker
 from vppaio.tls.protocol import TlsProtocol
@@ -20,6 +23,35 @@ from vppaio.transports.pseudosocket import SessionSocket
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
 
+_CROWD: Final = 256  # connects at once; a sixteenth of what Config's event_queue_size has room for
+_RETRIES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+class _Crowd:
+    """Connects under way on one worker. While its event queue is full VPP refuses connects, in the words of a peer that
+    does (application_worker.c: app_worker_connect_session, 26.06). So who is refused in a crowd tries again: a peer
+    that means it says so again, and others do not hear of what they could not act on."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._large_at = -math.inf
+
+    def __enter__(self) -> None:
+        self._count += 1
+        if self._count >= _CROWD:
+            self._large_at = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        if self._count >= _CROWD:
+            self._large_at = time.monotonic()
+        self._count -= 1
+
+    def is_large(self) -> bool:
+        """Now, or a moment ago."""
+        return self._count >= _CROWD or time.monotonic() - self._large_at < 1
+
+
+_crowds: weakref.WeakKeyDictionary[Worker, _Crowd] = weakref.WeakKeyDictionary()
 _own_addresses: weakref.WeakKeyDictionary[Worker, set[str]] = weakref.WeakKeyDictionary()
 
 
@@ -84,7 +116,24 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
         OSError: ConnectionRefusedError, TimeoutError (no answer for 66 s), EHOSTUNREACH; names the address.
     """
     infos = await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop)
-    host, port, *rest = infos[0][4]
+    if sock.worker.stack != "vpp":
+        await _try_to_connect(loop, sock, infos[0][4])
+        return
+    crowd = _crowds.setdefault(sock.worker, _Crowd())
+    for delay_s in _RETRIES_S:
+        with crowd:
+            try:
+                await _try_to_connect(loop, sock, infos[0][4])
+                return
+            except ConnectionRefusedError:
+                if not crowd.is_large():
+                    raise
+        await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # not all at once again
+    await _try_to_connect(loop, sock, infos[0][4])
+
+
+async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
+    host, port, *rest = address
     future = loop.create_future()
     session = sock.session
     if sock._bound is not None and session.stack == "vpp":  # on the host stack it is bound already

@@ -36,22 +36,6 @@ class StackEvent:
     state: Literal["lost", "restored"]
 
 
-def _poll_idle_workers(patience_s: float) -> None:
-    """Let the workers that wait for a loop hear that VPP is gone (`patience_s` 0), or attach to the new one.
-
-    VCL takes care of one worker only (vppcom.c: vcl_api_retry_attach, 26.06). Those that attach are counted, and until
-    all have, none is the first: after the next restart nobody attaches the application, and VCL calls exit(1). And one
-    that hears of the loss after another has attached takes away the new segments, which have the old ones' numbers. So
-    the others hear of it before, and attach after. Blocks for VCL's own second for each of them.
-    """
-    for index in application.take_idle_workers():
-        worker = Worker(application.vpp_ops_address(), index, application.release_worker)
-        try:
-            worker.catch_up(patience_s)
-        finally:
-            worker.close()
-
-
 class Stacks:
     """Decides once, at first use, whether VPP takes part."""
 
@@ -78,11 +62,7 @@ class Stacks:
                 application.attach(self._config)
                 index = application.acquire_worker()
                 worker = Worker(application.vpp_ops_address(), index, application.release_worker)
-                worker.catch_up(patience_s=0)
-                if worker.lost:
-                    _poll_idle_workers(patience_s=0)
-                    worker.catch_up(patience_s=2.0)
-                    _poll_idle_workers(patience_s=2.0)
+                worker.catch_up(patience_s=2.0)
                 self._add("vpp", worker)
             else:
                 logger.info("no VPP is configured (%s does not exist): host stack", self._config.app_socket)
@@ -129,7 +109,6 @@ class Stacks:
         state: Literal["lost", "restored"] = "lost" if lost else "restored"
         logger.warning("stack %s stack=%s %s", state, stack, what)
         self._tell(StackEvent(stack, state))
-        _poll_idle_workers(patience_s=0 if lost else 2.0)
 
     @contextlib.contextmanager
     def lent(self, fd: int) -> Iterator[None]:

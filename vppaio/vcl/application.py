@@ -37,6 +37,7 @@ _ATTACH_LIMIT_S: Final = 5.0
 # VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (vcl-facts 9.6).
 _DIGEST_S: Final = 0.4
 _LOOK_EVERY_S: Final = 0.01
+_RESTORE_LIMIT_S: Final = 3.0  # VCL's own second, and loops ask for a lost VPP four times a second
 _BYTES_OF_A_CONNECTION: Final = 1024  # in libvppcom's heap, FIFOs included (26.06)
 _OF_THE_PROCESS: Final = ("app_name", "vcl_config", *IN_VCL_CONFIG)  # all loops share them
 
@@ -140,7 +141,9 @@ def attach_or_explain(
             _failed = str(reason)
             raise
         heap_size = named.heap_size if named else config.heap_size
-        ring = (named.event_queue_size if named else config.event_queue_size) // 16  # for connections, among others
+        queue = named.event_queue_size if named else config.event_queue_size
+        ring = queue // 16  # for connections, among others
+        lib.vppaio_vpp_event_queue(queue)
         lib.vppaio_vpp_heap_reserve(min(ring * _BYTES_OF_A_CONNECTION, heap_size // 8))
         _attached = _Attached(config, app_socket, named.max_workers if named else vclconf.MAX_WORKERS)
         _idle_workers.append(0)  # VCL's first worker comes with the application
@@ -278,8 +281,18 @@ def acquire_worker() -> int:
     """Return the index of a worker for a new loop; give it back with `release_worker`.
 
     Raises:
-        OSError: ENOBUFS when all are taken, else why VPP does not give one.
+        OSError: ENOBUFS when all are taken, ENETDOWN when the other loops have lost VPP, else why VPP gives none.
     """
+    deadline = time.monotonic() + _RESTORE_LIMIT_S
+    while (worker := _idle_or_new_worker()) == -errno.ENETDOWN:
+        if time.monotonic() > deadline:
+            raise OSError(errno.ENETDOWN, "VPP was lost, and the other event loops are not attached to it again yet")
+        time.sleep(_LOOK_EVERY_S)
+    return worker
+
+
+def _idle_or_new_worker() -> int:
+    """An index, or -ENETDOWN."""
     with _lock:
         if _forked:
             raise _forked_off().as_error()
@@ -287,26 +300,19 @@ def acquire_worker() -> int:
             raise OSError(errno.ENOTCONN, "this process is not attached to VPP")
         if _idle_workers:
             return _idle_workers.pop()
-        rc = int(ffi.cast("vcl_ops *", lib.vppaio_vpp_ops()).worker_register())
-        if rc >= 0:
-            return rc
         try:
+            # VCL keeps a worker that VPP did not give, and waits for it when it attaches to the next VPP (vpp_loss.c).
             probe.app_socket(_attached.app_socket)
         except Unusable as reason:
             raise reason.as_error() from None
+        rc = int(ffi.cast("vcl_ops *", lib.vppaio_vpp_ops()).worker_register())
+        if rc >= 0 or rc == -errno.ENETDOWN:
+            return rc
         raise OSError(
             -rc,
             f"VPP gave no worker for another event loop: at most {_attached.max_workers} can run at a time "
             "(max-workers); close loops that are no longer needed",
         )
-
-
-def take_idle_workers() -> list[int]:
-    """Every worker that waits for a loop; give each of them back with `release_worker`."""
-    with _lock:
-        taken = list(_idle_workers)
-        _idle_workers.clear()
-        return taken
 
 
 def release_worker(index: int) -> None:

@@ -13,11 +13,20 @@
  *   accept, connect, listen, UDP bind while detached  SIGSEGV                 REQUIRE_VPP: -ENETDOWN
  *   accept on a listener that outlived its VPP        SIGSEGV                 session_accept(): -EBADF
  *   accept on an empty queue                          swallows events         session_accept(): -EAGAIN
+ *   listen, UDP bind with a clock that runs fast      ETIMEDOUT at once       wait_for_answer()
  *   closing a session after VPP died, then epoll_wait SIGSEGV                 vpp_worker.c, drain_parked()
+ *   more events than epoll_wait takes, and VPP died   SIGSEGV                 vpp_worker.c, look()
+ *   epoll_ctl, FIFO sizes of a session of a dead VPP  SIGSEGV                 vpp_outlived(): -ECONNRESET
+ *   attaching before all workers have noticed         SIGSEGV                 vpp_loss.c, vpp_all_have_heard()
+ *   VPP dying before all workers have attached        exit(1)                 vpp_loss.c, vpp_let_all_attach()
+ *   registering a worker with a VPP that is back      exit(1), two deaths on  vpp_loss.c, vpp_is_lost(): -ENETDOWN
+ *   VPP dying                                         keeps its memory        vpp_remains.c, vpp_drop_remains()
  *   closing a listener with queued connections        SIGSEGV                 close_listener() accepts and closes them
+ *   the same while detached                           SIGSEGV                 vpp_loss.c, vpp_bind_nowhere()
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
  *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
+ *   a child that has the app socket when VPP dies     loses VPP ever again    vpp_remains.c, vpp_leave_to_parent()
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()
  *   exit() with another thread's worker               SIGSEGV                 vpp_process.c, at_exit()
  *   exit() while app_create waits for a hung VPP      SIGSEGV                 vpp_process.c, vppaio_vpp_give_up()
@@ -33,6 +42,8 @@
 #include <limits.h>
 #include <sys/socket.h>
 #include <time.h>
+
+#define LISTEN_LIMIT_S 5
 
 static int
 session_create (int index, int proto, int is_ip4)
@@ -54,10 +65,33 @@ session_create (int index, int proto, int is_ip4)
   return result (rv);
 }
 
+/* A listen waits for VPP's answer by VCL's own clock, which may run thousands of times too fast: VCL measures the
+ * processor's frequency for one millisecond, and does not notice if it was off the processor meanwhile (vppinfra/time.c:
+ * estimate_clock_frequency). So wait on by the kernel's clock. `rv` is what the listen that began at `begin` returned. */
+static int
+wait_for_answer (uint32_t session, int rv, const struct timespec *begin)
+{
+  struct timespec now, pause = { 0, 200 * 1000 };
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  while (rv == -ETIMEDOUT && now.tv_sec - begin->tv_sec < LISTEN_LIMIT_S && !vpp_detached (HANDLE_WORKER (session)))
+    {
+      vpp_take_events (HANDLE_WORKER (session));
+      if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) >= 0)
+	return 0;
+      if (vcl.session_get_error && vcl.session_get_error (session) < 0)
+	return -ECONNREFUSED; /* VCL's line on stderr knows more */
+      nanosleep (&pause, 0);
+      clock_gettime (CLOCK_MONOTONIC, &now);
+    }
+  return rv;
+}
+
 static int
 session_bind (uint32_t session, const vcl_endpoint *local)
 {
   vppcom_endpt ep;
+  struct timespec begin;
   int rv;
 
   ENTER (HANDLE_WORKER (session));
@@ -67,7 +101,8 @@ session_bind (uint32_t session, const vcl_endpoint *local)
     return result (vcl.session_bind (session, &ep));
   /* A datagram bind is a listen, with listen's errors. */
   vpp_settle_closed_listeners (HANDLE_WORKER (session));
-  rv = result (vcl.session_bind (session, &ep));
+  clock_gettime (CLOCK_MONOTONIC, &begin);
+  rv = wait_for_answer (session, result (vcl.session_bind (session, &ep)), &begin);
   return rv == -ECONNREFUSED ? -EADDRNOTAVAIL : rv;
 }
 
@@ -75,13 +110,15 @@ static int
 session_listen (uint32_t session, int backlog)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+  struct timespec begin;
   int rv;
 
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
   w->busy = 1;
   vpp_settle_closed_listeners (HANDLE_WORKER (session));
-  rv = result (vcl.session_listen (session, (uint32_t) backlog));
+  clock_gettime (CLOCK_MONOTONIC, &begin);
+  rv = wait_for_answer (session, result (vcl.session_listen (session, (uint32_t) backlog)), &begin);
   w->busy = 0;
   if (rv >= 0 && SESSION_INDEX (session) < w->n_sessions)
     {
@@ -240,7 +277,7 @@ session_shutdown (uint32_t session, int how)
  * queue that a listener does not have), those that VCL has not heard of yet included: announced to a listener that is
  * gone they would stay open in VPP, and their peers wait. (One whose handshake ends between this and VPP's unlisten still
  * does: VCL drops the announcement, and with it the only handle. Its peer hears of it when the process ends.)
- * While VPP is away they cannot be, so the listener stays: 256 bytes against a crash. */
+ * While VPP is away they cannot be, so the listener stays, without its address: 256 bytes against a crash. */
 static int
 close_listener (uint32_t session)
 {
@@ -262,6 +299,8 @@ close_listener (uint32_t session)
   if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) > 0)
     {
       vcl.epoll_ctl (w->vep, EPOLL_CTL_DEL, session, 0);
+      vpp_bind_nowhere (session);
+      w->sessions[SESSION_INDEX (session)].kind = 0;
       return 0;
     }
   rv = result (vcl.session_close (session));

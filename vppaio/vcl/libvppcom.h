@@ -21,6 +21,8 @@ const char *vppaio_vpp_library (void);
 int vppaio_vpp_attach (const char *app_name);
 /* Bytes of VCL's heap that no new session may take: room for the connections that one full event queue announces. */
 void vppaio_vpp_heap_reserve (size_t size);
+/* Events that VPP can have pending for one worker, if they are more than 65536. */
+void vppaio_vpp_event_queue (int size);
 /* Bytes of the largest free block in VCL's heap, to 4 KiB; 0 if this cannot be seen. Call on a thread that has used VCL. */
 size_t vppaio_vpp_heap_room (void);
 /* vppaio_vpp_attach has not come back and is not waited for any longer: every operation stays refused, and the process
@@ -30,7 +32,7 @@ void vppaio_vpp_give_up (void);
 /* Seconds since the last accept of any worker; time since boot if there was none. VPP 26.06 dies when an application
  * leaves before VPP has digested its last accept, so wait (0.4 s are enough) and poll meanwhile, then leave. */
 double vppaio_vpp_since_accept (void);
-/* One look at each worker that is not busy; what it brings is dropped. Loops of other threads may still run on these
+/* Take the events of each worker that is not busy. Loops of other threads may still run on these
  * workers: call this with the GIL. */
 void vppaio_vpp_poll_all (void);
 /* Refuses every operation from now on. VPP is told by VCL when the process exits. */

@@ -70,8 +70,8 @@ typedef struct vcl_ops
   const char *name;     /* "host", "vpp" */
   uint32_t traps;       /* VCL_TRAP_... */
 
-  /* Worker index, or -errno. A worker has one message queue and is to have one epoll set: VCL does not filter events
-   * by set. */
+  /* Worker index, or -errno; -ENETDOWN: the stack was lost, and not all workers have it back. A worker has one message
+   * queue and is to have one epoll set: VCL does not filter events by set. */
   int (*worker_register) (void);
   /* Frees the worker; its sessions are to be closed before. */
   int (*worker_unregister) (int worker);
@@ -79,13 +79,13 @@ typedef struct vcl_ops
    * stack. */
   int (*worker_fd) (int worker);
   /* 1 while the stack behind the worker is gone (VPP died), else 0. Its descriptor is then permanently readable: poll
-   * on a timer instead; each epoll_wait tries to come back. */
+   * on a timer instead; each epoll_wait tries to come back. After a loss it is 1 at least once, so ask after each look. */
   int (*worker_is_detached) (int worker);
 
   /* Session handle of a new epoll set. */
   int (*epoll_create) (int worker);
   /* `op`, `events` as in epoll_ctl(2), always with EPOLLET. `data` comes back verbatim in epoll_event.data.u64.
-   * -EEXIST, -ENOENT, -EBADF. */
+   * -EEXIST, -ENOENT, -EBADF, -ECONNRESET: the stack was lost since the session was made. */
   int (*epoll_ctl) (uint32_t vep, int op, uint32_t session, uint32_t events, uint64_t data);
   /* Number of events. One call may return several entries for one session. */
   int (*epoll_wait) (uint32_t vep, struct epoll_event *events, int max_events, int timeout_ms);

@@ -96,6 +96,8 @@ vpp_session_get_option (uint32_t session, int level, int option, int *value)
 	attribute = option_attribute (level, option);
       if (attribute < 0)
 	return attribute;
+      if ((attribute == ATTR_GET_RX_FIFO_LEN || attribute == ATTR_GET_TX_FIFO_LEN) && vpp_outlived (HANDLE_WORKER (session), session))
+	return -ECONNRESET; /* VCL asks the FIFO */
       return result (vcl.session_attr (session, (uint32_t) attribute, value, &size));
     }
   return result (vcl.session_attr (session, ATTR_GET_PROTOCOL, &(int){ 0 }, &size)); /* does it exist? */

@@ -70,6 +70,7 @@ vppaio_vpp_attach (const char *app_name)
   on_exit (at_exit, 0);
   vpp_workers[0].registered = 1;
   vpp_attached = 1;
+  vpp_keep_from_children ();
   vcl.worker_index_set (-1);
   return 0;
 }
@@ -93,12 +94,11 @@ vppaio_vpp_since_accept (void)
 void
 vppaio_vpp_poll_all (void)
 {
-  struct epoll_event events[64];
   int i;
 
   for (i = 0; i < MAX_WORKERS; i++)
     if (vpp_workers[i].has_vep && !enter (i) && !vpp_detached (i))
-      vcl.epoll_wait (vpp_workers[i].vep, events, 64, VCL_WAIT_NOW);
+      vpp_take_events (i);
 }
 
 void
@@ -112,6 +112,7 @@ vppaio_vpp_forked (void)
 {
   if (!vpp_attached || vpp_forked)
     return;
+  vpp_leave_to_parent ();
   vpp_forked = 1;
   vpp_attached = 0;
   on_exit (at_exit, 0);

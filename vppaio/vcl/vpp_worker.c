@@ -10,20 +10,14 @@
 
 worker_t vpp_workers[MAX_WORKERS];
 __thread int vpp_current = -1;
+/* More than one look can bring: the queue's events, and those of its ring for connections. */
+static int most_events = 65536 * 17 / 16;
 
-int
-vpp_detached (int index)
+void
+vppaio_vpp_event_queue (int size)
 {
-  worker_t *w = &vpp_workers[index];
-  int now = vcl.worker_is_detached && vcl.worker_is_detached () == 1;
-
-  if (now && !w->was_detached)
-    {
-      w->epoch++;
-      w->has_remains = 1;
-    }
-  w->was_detached = now;
-  return now;
+  if (size * 17LL / 16 > most_events && size < 1 << 26)
+    most_events = size / 16 * 17;
 }
 
 int
@@ -70,6 +64,9 @@ vpp_worker_register (void)
 
   if (!vpp_attached)
     return vpp_forked ? -EOWNERDEAD : -ENOTCONN;
+  /* VCL would ask for it in the name of an application that VPP no longer knows, or knows as another's. */
+  if (vpp_is_lost ())
+    return -ENETDOWN;
   vcl.worker_index_set (-1); /* VCL registers only a thread that has none */
   vpp_current = -1;
   /* EEXIST stands for every failure: max-workers reached, or VPP refused. */
@@ -87,6 +84,8 @@ vpp_worker_register (void)
   vpp_current = index;
   memset (&vpp_workers[index], 0, sizeof (vpp_workers[index]));
   vpp_workers[index].registered = 1;
+  vpp_begin_hearing (index);
+  vpp_keep_from_children ();
   return index;
 }
 
@@ -115,13 +114,6 @@ vpp_worker_fd (int index)
 }
 
 int
-vpp_worker_is_detached (int index)
-{
-  ENTER (index);
-  return vpp_detached (index);
-}
-
-int
 vpp_epoll_create (int index)
 {
   int rv;
@@ -137,12 +129,15 @@ vpp_epoll_create (int index)
   return result (rv);
 }
 
+/* To join the set, or ask it for other events, VCL sets flags in the session's FIFOs, unmapped or not. */
 int
 vpp_epoll_ctl (uint32_t vep, int op, uint32_t session, uint32_t events, uint64_t data)
 {
   struct epoll_event event = { .events = events, .data.u64 = data };
 
   ENTER (HANDLE_WORKER (vep));
+  if (op != EPOLL_CTL_DEL && vpp_outlived (HANDLE_WORKER (vep), session))
+    return -ECONNRESET;
   return result (vcl.epoll_ctl (vep, op, session, &event));
 }
 
@@ -158,55 +153,82 @@ drain_parked (uint32_t vep)
     ;
 }
 
+/* Take all that VPP has sent; returns how many events that were, or VCL's error. There is room for all of them: what does
+ * not fit VCL parks, and if the same look finds that VPP died, it unmaps the FIFOs and then looks into them for the parked
+ * events (the same place, RX and CONNECTED). */
+static int
+look (int index, uint32_t vep)
+{
+  worker_t *w = &vpp_workers[index];
+  int n, was_detached = w->was_detached;
+
+  if (vpp_grow ((void **) &w->parked, &w->room_parked, w->n_parked + most_events, sizeof (*w->parked)))
+    return -ENOMEM;
+  n = vcl.epoll_wait (vep, w->parked + w->n_parked, w->room_parked - w->n_parked, VCL_WAIT_NOW);
+  if (n > 0)
+    w->n_parked += n;
+  if (vpp_detached (index) && !was_detached)
+    {
+      drain_parked (vep);
+      w->n_parked = 0;
+    }
+  if (was_detached && !w->was_detached)
+    vpp_keep_from_children ();
+  if ((n > 0 || w->heap_low) && vpp_heap_is_low (index))
+    vpp_refuse_connections (index);
+  return n;
+}
+
 int
 vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int timeout_ms)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (vep)];
-  int n = 0, rv;
+  int n, was_detached, rv = 0;
 
   ENTER (HANDLE_WORKER (vep));
-  if (timeout_ms != VCL_WAIT_PARKED && timeout_ms != VCL_WAIT_NOW)
+  if (max_events <= 0 || (timeout_ms != VCL_WAIT_PARKED && timeout_ms != VCL_WAIT_NOW))
     return -EINVAL;
-  if (w->n_parked)
+  if (timeout_ms == VCL_WAIT_NOW && w->n_parked < max_events && !w->untold)
     {
-      n = w->n_parked < max_events ? w->n_parked : max_events;
+      was_detached = w->was_detached;
+      if (was_detached)
+	{
+	  if (!vpp_all_have_heard ())
+	    return 0;
+	  if (w->has_remains)
+	    vpp_drop_remains ();
+	  ENTER (HANDLE_WORKER (vep)); /* these were with the others */
+	}
+      rv = look (HANDLE_WORKER (vep), vep);
+      if (was_detached && !vpp_detached (HANDLE_WORKER (vep)))
+	vpp_let_all_attach ();
+    }
+  n = w->n_parked < max_events ? w->n_parked : max_events;
+  if (n)
+    {
       memcpy (events, w->parked, n * sizeof (*events));
       w->n_parked -= n;
       memmove (w->parked, w->parked + n, w->n_parked * sizeof (*events));
-      if (n == max_events)
-	return n;
     }
-  if (w->has_remains && timeout_ms == VCL_WAIT_NOW) /* the look that heard of the loss was an earlier one */
-    vpp_drop_remains ();
-  rv = vcl.epoll_wait (vep, events + n, max_events - n, timeout_ms);
-  if (timeout_ms == VCL_WAIT_NOW && !w->was_detached && vpp_detached (HANDLE_WORKER (vep)))
-    drain_parked (vep);
-  if (timeout_ms == VCL_WAIT_NOW && (rv > 0 || w->heap_low) && vpp_heap_is_low (HANDLE_WORKER (vep)))
-    vpp_refuse_connections (HANDLE_WORKER (vep));
-  if (rv < 0)
-    return n ? n : result (rv);
-  return n + rv;
+  if (timeout_ms == VCL_WAIT_PARKED && n < max_events)
+    {
+      rv = vcl.epoll_wait (vep, events + n, max_events - n, VCL_WAIT_PARKED);
+      n += rv > 0 ? rv : 0;
+    }
+  return rv < 0 && !n ? result (rv) : n;
 }
 
 int
 vpp_take_events (int index)
 {
   worker_t *w = &vpp_workers[index];
-  int n, before = w->n_parked, was_detached = w->was_detached;
+  int n, before = w->n_parked;
 
+  if (w->rings)
+    return 0;
   do
-    {
-      if (!w->has_vep || vpp_grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1024, sizeof (*w->parked)))
-	break;
-      n = vcl.epoll_wait (w->vep, w->parked + w->n_parked, 1024, VCL_WAIT_NOW);
-      if (n > 0)
-	w->n_parked += n;
-      if (vpp_heap_is_low (index))
-	vpp_refuse_connections (index);
-    }
+    n = w->has_vep ? look (index, w->vep) : 0;
   while (n > 0 && !vpp_detached (index)); /* or the next look might attach again, and nobody had heard of the loss */
-  if (w->has_vep && !was_detached && vpp_detached (index))
-    drain_parked (w->vep);
   return w->n_parked > before;
 }
 

@@ -29,6 +29,9 @@ typedef struct
   int busy;       /* session_listen is under way without the GIL */
   uint32_t epoch; /* counts the times VPP was lost */
   int was_detached;
+  int untold;    /* lost, and the layers above have not asked yet */
+  int rings;     /* its descriptor is readable for that reason */
+  uint32_t heard; /* of so many losses */
   int has_remains; /* of a VPP that died, see vpp_remains.c */
   uint32_t vep;
   int has_vep;
@@ -43,7 +46,7 @@ typedef struct
   /* Listeners whose unlisten VPP has not confirmed yet. */
   uint32_t *closing;
   int n_closing, room_closing;
-  /* Events that settle_closed_listeners() had to take out of VCL; epoll_wait hands them out first. */
+  /* Events that were taken out of VCL and not asked for yet; epoll_wait hands them out first. */
   struct epoll_event *parked;
   int n_parked, room_parked;
   int heap_low; /* connections are refused */
@@ -60,8 +63,6 @@ extern __thread int vpp_current; /* the worker VCL believes this thread to be */
 extern int vpp_attached, vpp_forked;
 extern struct timespec vpp_last_accept;
 
-/* Whether VPP is away: VCL crashes on some calls then. */
-int vpp_detached (int index);
 /* Notes what a new handle is; -ENOMEM. */
 int vpp_remember (uint32_t session, uint8_t kind);
 /* Let VCL take all that VPP has sent, and keep the events for the next epoll_wait. 1 if there were any. */
@@ -70,10 +71,29 @@ int vpp_take_events (int index);
 void vpp_settle_closed_listeners (int index);
 /* `session`, a listener, is closed, and VPP has not confirmed it yet. */
 void vpp_remember_closing (uint32_t session);
-/* Let go of what a VPP that died left behind, if no worker has another VPP, or anything in it. */
-void vpp_drop_remains (void);
 /* An array with room for `wanted` items; -ENOMEM. */
 int vpp_grow (void **array, int *room, int wanted, size_t item);
+
+/* Whether VPP is away: VCL crashes on some calls then. Looks, and notes what it finds; see vpp_loss.c for these. */
+int vpp_detached (int index);
+/* The same for all workers, those included that have not noticed yet. */
+int vpp_is_lost (void);
+/* A new worker knows of no loss that was before it. */
+void vpp_begin_hearing (int index);
+/* Whether the FIFOs of the worker's `session` were those of a VPP that is gone: VCL has unmapped them, and yet follows pointers into
+ * them in calls that ask nothing of VPP. */
+int vpp_outlived (int index, uint32_t session);
+/* `listener` shall not listen again when VCL attaches: VPP will refuse, and it can be closed like any other session. */
+void vpp_bind_nowhere (uint32_t listener);
+/* Take the other workers along, before and after one attaches again; 0 if another cannot come yet. These, and the next,
+ * leave any of the workers VCL's. */
+int vpp_all_have_heard (void);
+void vpp_let_all_attach (void);
+/* Let go of what a VPP that died left behind, if no worker has another VPP, or anything in it. */
+void vpp_drop_remains (void);
+/* The current worker's descriptors are not for programs that this one starts, nor, called in a forked child, for that. */
+void vpp_keep_from_children (void);
+void vpp_leave_to_parent (void);
 
 /* Whether the pool of sessions can no longer grow; asks. */
 int vpp_heap_is_low (int index);
@@ -127,10 +147,11 @@ result (int rv)
   return rv == -EBADFD ? -EBADF : rv;
 }
 
+/* A worker that has lost VPP, and whose loop does not know yet, may have another one already. */
 #define REQUIRE_VPP(index)                                                                                            \
   do                                                                                                                  \
     {                                                                                                                 \
-      if (vpp_detached (index))                                                                                       \
+      if (vpp_detached (index) || vpp_workers[index].untold)                                                          \
 	return -ENETDOWN;                                                                                             \
     }                                                                                                                 \
   while (0)

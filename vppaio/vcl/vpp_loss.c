@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * VPP dies, and comes back: what each worker knows of it, and in which order they go.
+ *
+ * VCL attaches the application with the worker that asks first, and counts the others. That goes wrong in two ways if one of
+ * them does not turn just then (its loop is busy with a callback, or stopped, or it waits in the pool for a loop), so all
+ * workers go together, and the one that looks takes the others along:
+ *
+ * - Who hears of the loss when another has attached already lets go of the new VPP's message queues, which have the old ones'
+ *   name (vcl_private.c: vcl_worker_detach_sessions, 26.06). So all hear of it before one attaches.
+ * - If one has not attached when VPP dies again, none counts as the first any more, and VCL calls exit(1) (vppcom.c:
+ *   vcl_api_retry_attach). So all attach when one has.
+ *
+ * A loop whose worker was taken along is told when it asks (`untold`); until then nothing begins on that worker, and its
+ * descriptor is readable.
+ */
+#define _GNU_SOURCE
+#include "vpp_worker.h"
+
+#include <sys/eventfd.h>
+
+#define FIRST_OF_VCLS_OWN 0xfffffffeu /* epoll data of its pipe, which is there while VPP is not, and of the app socket */
+
+static uint32_t losses; /* of the process: each is found by one worker first, and by the others later */
+
+int
+vpp_detached (int index)
+{
+  worker_t *w = &vpp_workers[index];
+  int now = vcl.worker_is_detached && vcl.worker_is_detached () == 1;
+
+  if (now && !w->was_detached)
+    {
+      w->epoch++;
+      w->has_remains = w->untold = 1;
+      if (w->heard == losses)
+	losses++;
+      w->heard = losses;
+    }
+  w->was_detached = now;
+  return now;
+}
+
+void
+vpp_begin_hearing (int index)
+{
+  vpp_workers[index].heard = losses;
+}
+
+/* Let the loop sleep on its worker's descriptor no more, or again: an eventfd is added that is always readable. VCL, which
+ * would take it for a message queue's, does not look while the worker is `untold`. */
+static void
+ring (int index, int on)
+{
+  static int bell = -1;
+  struct epoll_event event = { .events = EPOLLIN, .data.u32 = UINT32_MAX };
+
+  if (bell < 0)
+    bell = eventfd (1, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (on != vpp_workers[index].rings && !epoll_ctl (vcl.worker_mqs_epfd (), on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, bell, &event))
+    vpp_workers[index].rings = on;
+}
+
+int
+vpp_worker_is_detached (int index)
+{
+  int detached;
+
+  ENTER (index);
+  detached = vpp_detached (index) || vpp_workers[index].untold;
+  vpp_workers[index].untold = 0;
+  ring (index, 0);
+  return detached;
+}
+
+int
+vpp_outlived (int index, uint32_t session)
+{
+  worker_t *w = &vpp_workers[index];
+
+  return vpp_detached (index) || w->untold ||
+	 (SESSION_INDEX (session) < w->n_sessions && w->sessions[SESSION_INDEX (session)].epoch != w->epoch);
+}
+
+int
+vpp_is_lost (void)
+{
+  struct epoll_event events[16];
+  int i, n;
+
+  for (i = 0; i < MAX_WORKERS; i++)
+    if (vpp_workers[i].registered && !enter (i))
+      for (n = epoll_wait (vcl.worker_mqs_epfd (), events, 16, 0); n-- > 0;)
+	if (events[n].data.u32 >= FIRST_OF_VCLS_OWN)
+	  return 1;
+  return 0;
+}
+
+void
+vpp_bind_nowhere (uint32_t listener)
+{
+  uint8_t ip[16] = { 255, 255, 255, 255 };
+  vppcom_endpt nowhere = { .is_ip4 = 1, .ip = ip, .port = 1 };
+
+  vcl.session_bind (listener, &nowhere);
+}
+
+/* A look for a worker whose own loop does not turn. */
+static void
+look_for (int index)
+{
+  worker_t *w = &vpp_workers[index];
+  struct epoll_event scratch[16];
+  uint32_t i;
+  int vep;
+
+  if (enter (index))
+    return; /* it is in session_listen, and will be back */
+  ring (index, 0);
+  if (w->has_vep)
+    vpp_take_events (index);
+  else if ((vep = vcl.epoll_create ()) >= 0)
+    {
+      vcl.epoll_wait ((uint32_t) vep, scratch, 16, VCL_WAIT_NOW);
+      vcl.session_close ((uint32_t) vep);
+      if (vpp_detached (index))
+	w->untold = 0; /* nobody is there to be told */
+    }
+  ring (index, w->untold);
+  for (i = 0; vpp_detached (index) && i < w->n_sessions; i++)
+    if (w->sessions[i].kind & IS_LISTENER)
+      vpp_bind_nowhere ((uint32_t) index << 24 | i);
+}
+
+int
+vpp_all_have_heard (void)
+{
+  int i, all = 1;
+
+  for (i = 0; i < MAX_WORKERS; i++)
+    if (vpp_workers[i].registered && vpp_workers[i].heard != losses)
+      {
+	look_for (i);
+	all &= vpp_workers[i].heard == losses;
+      }
+  return all;
+}
+
+void
+vpp_let_all_attach (void)
+{
+  int i;
+
+  for (i = 0; i < MAX_WORKERS; i++)
+    if (vpp_workers[i].registered && !enter (i) && vpp_detached (i))
+      look_for (i);
+}
