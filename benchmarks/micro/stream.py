@@ -18,7 +18,8 @@ from typing import Any
 
 import vppaio
 from benchmarks import native, servers
-from vppaio.reactor.worker import TCP, Worker
+from vppaio.reactor.session import TCP
+from vppaio.reactor.worker import Worker
 from vppaio.transports.stream import StreamTransport
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tests.fuzz.mutation import corpus, mutate
 from vppaio.config import Config, RouteTable
 from vppaio.loop.stacks import Stacks
-from vppaio.reactor.worker import TCP, UDP
+from vppaio.reactor.session import TCP, UDP
 from vppaio.vcl import vclconf
 
 FIELDS: Final = ("routes", "app_name", "app_socket", "stack", "rx_fifo_size", "segment_size", "event_queue_size")

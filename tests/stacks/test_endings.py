@@ -234,6 +234,7 @@ def test_connection_lost_that_fails_does_not_leave_sendfile_waiting(stack: Site)
             ours.transport.write(bytes(30 << 20))  # waits, and sendfile for it
             with tempfile.TemporaryFile() as file, theirs:
                 file.write(b"file")
+                file.seek(0)
                 sending = asyncio.create_task(loop.sendfile(ours.transport, file))
                 await asyncio.sleep(0.05)
                 ours.transport.abort()

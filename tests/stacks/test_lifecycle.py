@@ -151,7 +151,7 @@ def test_200_connections_that_are_reset_leave_nothing_behind(stack: Site) -> Non
     stack.run(main)
 
 
-@pytest.mark.trap("8: closing a session that connects", guard="vppaio/reactor/worker.pyx: _Orphan")
+@pytest.mark.trap("8: closing a session that connects", guard="vppaio/reactor/session.pyx: _Orphan")
 def test_200_connects_given_up_leave_nothing_behind(stack: Site) -> None:
     """Cancelled or timed out, in turns. On VPP the sessions wait for the answer, which comes when the peer refuses."""
 

@@ -14,7 +14,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from vppaio.reactor.worker import Worker
+from vppaio.reactor.session import SessionTable
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.tls.pyopenssl import is_pyopenssl
 from vppaio.transports import listener
@@ -51,8 +51,8 @@ class _Crowd:
         return self._count >= _CROWD or time.monotonic() - self._large_at < 1
 
 
-_crowds: weakref.WeakKeyDictionary[Worker, _Crowd] = weakref.WeakKeyDictionary()
-_own_addresses: weakref.WeakKeyDictionary[Worker, set[str]] = weakref.WeakKeyDictionary()
+_crowds: weakref.WeakKeyDictionary[SessionTable, _Crowd] = weakref.WeakKeyDictionary()
+_own_addresses: weakref.WeakKeyDictionary[SessionTable, set[str]] = weakref.WeakKeyDictionary()
 
 
 async def connect_sock(

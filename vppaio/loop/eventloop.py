@@ -21,7 +21,7 @@ from vppaio.loop.private import SelectorLoop
 from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import StackEvent, Stacks
 from vppaio.reactor.poller import Selector
-from vppaio.reactor.worker import Session
+from vppaio.reactor.session import Session
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket

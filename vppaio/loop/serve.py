@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vppaio.loop.private import BaseServer, SelectorLoop
 from vppaio.loop.sockets import adopt_bound
-from vppaio.reactor.worker import Session
+from vppaio.reactor.session import Session
 from vppaio.transports.listener import Listener
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport

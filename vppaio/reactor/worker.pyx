@@ -1,283 +1,33 @@
-"""A worker and its sessions: handles made safe.
+"""A worker: a loop's attachment to a stack.
 
-A worker is a loop's attachment to a stack: one epoll set, one descriptor that says when to ask it, one table of
-sessions. The stack reuses a handle as soon as it is closed, and events for the old one may still be in the batch at hand.
-So the epoll set carries our own tag, slot and generation, and an event whose generation has passed is dropped.
-
-News goes up through a `SessionHandler`; calls come down through the `Session`, whose operations are the table's and
-return what the table returns (see vcl_ops.h). Used by reactor.poller and the transports, on the loop's thread.
+One epoll set, one descriptor that says when to ask it, one table of sessions (reactor.session). It takes events from the stack
+in batches, hands them to the sessions' handlers within a budget, and sees when the stack is lost and when it is back.
+Used by reactor.poller, on the loop's thread.
 """
-import errno
 import time
 
 from libc.stdlib cimport free, malloc
 
 from vppaio.reactor.clock cimport monotonic_ns
-from vppaio.reactor.gathering cimport Gathering, GatheringHandler
-from vppaio.vcl.address cimport address_of, fill_endpoint
+from vppaio.reactor.gathering cimport Gathering
+from vppaio.reactor.session cimport Session, SessionHandler, SessionTable
 from vppaio.vcl.ops cimport (
-    EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL,
-    EPOLL_CTL_MOD,
     EPOLLERR,
-    EPOLLET,
     EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
     EPOLLRDHUP,
-    VCL_PROTO_TCP,
-    VCL_PROTO_UDP,
-    VCL_TRAP_CONNECT_LEAKS,
     VCL_TRAP_WRITE_WAKES,
     VCL_WAIT_NOW,
+    vcl_ops,
 )
 
 from vppaio.vcl.errors import check
 
 cdef enum:
-    MAX_EVENTS = 1024  # VCL handles what does not fit on a path that can crash (vcl-facts 4.6), so leave room
-    BUFFER_SIZE = 256 * 1024  # asyncio's read size
+    MAX_EVENTS = 1024  # of one batch
     CLOCK_EVERY = 8  # sessions between two looks at the clock; a power of two
 
-# Never starts again: a worker is used by one loop after the other, and no tag may mean two sessions.
-cdef uint32_t generations = 0
 
-TCP = VCL_PROTO_TCP
-UDP = VCL_PROTO_UDP
-
-
-cdef class SessionHandler(GatheringHandler):
-    """Who hears of a session's events: a transport, a listener, a connector."""
-
-    cdef int on_events(self, uint32_t events) except -1:
-        raise NotImplementedError("on_events")
-
-    cdef int on_lost(self) except -1:
-        """The stack is gone, and the session with it. VCL tells only some sessions (vcl-facts 9.1), so the worker
-        tells all."""
-        return self.on_events(EPOLLERR | EPOLLHUP)
-
-    cdef int on_restored(self) except -1:
-        """The stack is back; called where `Worker.wait_restored` was asked for it."""
-        return 0
-
-    cdef int on_closing(self) except -1:
-        """The loop closes, and next the session, descriptor included: forget the number, which may be another file's by
-        the time somebody closes it again."""
-        return 0
-
-
-cdef class Session:
-    """One session of one worker. Data-path calls go straight to the table: `session.ops.session_read(session.handle,
-    ...)`; the methods here are what needs more than forwarding."""
-
-    cdef int watch(self, SessionHandler handler, uint32_t events) except -1:
-        """Join the epoll set; `handler` hears of every change from now on. A session that changes hands stays in the
-        set: news that came in between is for the new handler to find out by reading."""
-        self.handler = handler
-        if self.watched:
-            return 0
-        check(self.ops.epoll_ctl(self.worker.vep, EPOLL_CTL_ADD, self.handle, events | EPOLLET, self.tag), "epoll_ctl")
-        self.watched = True
-        return 0
-
-    cdef int rearm(self) except -1:
-        """Ask for events again: VCL clears the mask of a session once the peer has closed (vcl-facts 4.4)."""
-        if not self.closed:
-            self.ops.epoll_ctl(
-                self.worker.vep, EPOLL_CTL_MOD, self.handle, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, self.tag
-            )
-        return 0
-
-    cdef void again(self, uint32_t events):
-        """Deliver `events` on the next turn: edge-triggered news that was not used up."""
-        if self.pending == 0:
-            self.worker.repeats.append(self)
-        self.pending |= events
-
-    cdef int shutdown_write(self) noexcept:
-        return self.ops.session_shutdown(self.handle, 1)
-
-    cdef int mark_listening(self) except -1:
-        """Count it among the listeners."""
-        if not self.listening:
-            self.listening = True
-            self.worker.n_listeners += 1
-        return 0
-
-    cdef Session accept(self, vcl_endpoint *peer, int *error):
-        """The next queued connection, or None with the table's error."""
-        cdef int rv = self.ops.session_accept(self.handle, peer)
-        if rv < 0:
-            error[0] = rv
-            return None
-        self.worker.n_accepted += 1
-        return self.worker.adopt(<uint32_t> rv)
-
-    cdef int close(self) except -1:
-        """Close the session; its handler hears nothing more. Idempotent."""
-        if self.closed:
-            self.handler = None
-            return 0
-        if self.connecting and self.watched and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
-            # VCL never frees the slot of a session closed while connecting if the connect then fails. The result will
-            # come, at the latest when the SYN times out; an orphan waits for it.
-            self.handler = _Orphan.__new__(_Orphan, self)
-            return 0
-        self._forget()
-        self.ops.session_close(self.handle)
-        return 0
-
-    cdef int close_with(self, object sock) except -1:
-        """Close the session, and make the socket object `sock` that has its descriptor too forget it. Whoever gave us
-        the object may have closed it already."""
-        if not self.closed and self.ops.session_fd(self.handle) >= 0 and sock.fileno() < 0:
-            self._forget()
-            self.ops.session_forget(self.handle)
-        else:
-            self.close()
-        sock.detach()
-        return 0
-
-    cdef int finish(self) except -1:
-        """Close the session, since both directions are at their end; its handler still hears of what it asked for with
-        `again`, until `close`."""
-        cdef SessionHandler handler = self.handler
-        cdef uint32_t pending = self.pending
-        cdef uint32_t due = self.due
-        self._forget()
-        self.handler, self.pending, self.due = handler, pending, due
-        self.ops.session_close(self.handle)
-        return 0
-
-    cdef int _require_open(self, str call) except -1:
-        """The handle of a closed session may be another's already."""
-        if self.closed:
-            check(-errno.EBADF, call)
-        return 0
-
-    def _forget(self):
-        cdef Worker worker = self.worker
-        self.closed = True
-        self.handler = None
-        self.pending = self.due = 0
-        if self.listening:
-            self.listening = False
-            worker.n_listeners -= 1
-        cdef uint32_t slot = <uint32_t> self.tag
-        worker.slots[slot] = None
-        worker.free_slots.append(slot)
-        worker.n_closed += 1
-        if worker.by_fd is not None:
-            fd = self.ops.session_fd(self.handle)
-            if worker.by_fd.get(fd) is self:  # see close_with
-                del worker.by_fd[fd]
-
-    # What happens once per connection, for Python: raises instead of returning.
-
-    def bind(self, str host, int port, unsigned int scope_id=0):
-        """Bind to a numeric address. VCL: vppcom_session_bind.
-
-        Raises:
-            ValueError: `host` is not a numeric address.
-            OSError: EADDRINUSE, EADDRNOTAVAIL.
-        """
-        cdef vcl_endpoint endpoint
-        if not fill_endpoint(&endpoint, host, port, scope_id):
-            raise ValueError(f"not an IP address: {host!r}")
-        check(self.ops.session_bind(self.handle, &endpoint), "bind", f"({host!r}, {port})", stack=self.stack)
-
-    def listen(self, int backlog):
-        """Start accepting. Blocks for up to 100 ms on VPP, without the GIL. VCL: vppcom_session_listen."""
-        cdef int rv
-        cdef uint32_t handle = self.handle
-        cdef const vcl_ops *ops = self.ops
-        with nogil:
-            rv = ops.session_listen(handle, backlog)
-        check(rv, "listen", str(self.local_address()), stack=self.stack)
-        self.mark_listening()
-
-    def shutdown(self, int how):
-        self._require_open("shutdown")
-        check(self.ops.session_shutdown(self.handle, how), "shutdown")
-
-    def local_address(self):
-        """The address tuple of this end."""
-        cdef vcl_endpoint endpoint
-        self._require_open("getsockname")
-        check(self.ops.session_local(self.handle, &endpoint), "getsockname")
-        return address_of(&endpoint)
-
-    def peer_address(self):
-        """The address tuple of the other end."""
-        cdef vcl_endpoint endpoint
-        self._require_open("getpeername")
-        check(self.ops.session_peer(self.handle, &endpoint), "getpeername")
-        return address_of(&endpoint)
-
-    def get_option(self, int level, int option):
-        cdef int value = 0
-        self._require_open("getsockopt")
-        check(self.ops.session_get_option(self.handle, level, option, &value), "getsockopt", f"{level}, {option}")
-        return value
-
-    def set_option(self, int level, int option, int value):
-        self._require_open("setsockopt")
-        check(self.ops.session_set_option(self.handle, level, option, value), "setsockopt", f"{level}, {option}")
-
-    def readable_bytes(self):
-        """Bytes that a read would find now."""
-        self._require_open("FIONREAD")
-        return check(self.ops.session_readable(self.handle), "FIONREAD")
-
-    def fileno(self):
-        """The kernel's descriptor, or -1: VPP's sessions have none."""
-        return -1 if self.closed else self.ops.session_fd(self.handle)
-
-    def discard(self):
-        """Close, for Python."""
-        self.close()
-
-    @property
-    def stack(self):
-        """"host" or "vpp"."""
-        return self.worker.stack
-
-    @property
-    def owner(self):
-        """Who hears of its events."""
-        return self.handler
-
-    @property
-    def worker_(self):
-        """The worker it lives on."""
-        return self.worker
-
-
-cdef class _Orphan(SessionHandler):
-    """Waits for the result of a connect that nobody wants any more, then closes the session."""
-
-    cdef Session session
-
-    def __cinit__(self, Session session):
-        self.session = session
-
-    cdef int on_events(self, uint32_t events) except -1:
-        cdef Session session = self.session
-        if session is not None and session.ops.session_connect_result(session.handle, events) != -errno.EINPROGRESS:
-            self.on_lost()
-        return 0
-
-    cdef int on_lost(self) except -1:
-        cdef Session session = self.session
-        if session is not None:
-            self.session = None
-            session.connecting = False
-            session.close()
-        return 0
-
-
-cdef class Worker:
+cdef class Worker(SessionTable):
     """A loop's worker on one stack.
 
     Args:
@@ -290,17 +40,12 @@ cdef class Worker:
         self.ops = <const vcl_ops *> ops_address
         self.index = index if index >= 0 else check(self.ops.worker_register(), "worker_register")
         self.release = release
-        self.slots = []
-        self.free_slots = []
-        self.repeats = []
         self.due = []
         self.waiting = []
         if self.ops.traps & VCL_TRAP_WRITE_WAKES:
             self.gathering = Gathering()
         self.events = <epoll_event *> malloc(MAX_EVENTS * sizeof(epoll_event))
-        self.buffer = <char *> malloc(BUFFER_SIZE)
-        self.buffer_size = BUFFER_SIZE
-        if self.events == NULL or self.buffer == NULL:
+        if self.events == NULL:
             raise MemoryError
         self.fd = check(self.ops.worker_fd(self.index), "worker_fd")
         self.vep = check(self.ops.epoll_create(self.index), "epoll_create")
@@ -309,46 +54,6 @@ cdef class Worker:
 
     def __dealloc__(self):
         free(self.events)
-        free(self.buffer)
-
-    @property
-    def stack(self):
-        """"host" or "vpp"."""
-        return self.ops.name.decode()
-
-    @property
-    def traps(self):
-        """VCL_TRAP_... bits: what the layers above have to answer for."""
-        return self.ops.traps
-
-    cdef Session adopt(self, uint32_t handle):
-        """A new handle of the stack gets its slot."""
-        global generations
-        cdef Session session = Session.__new__(Session)
-        cdef uint32_t slot
-        if self.free_slots:
-            slot = self.free_slots.pop()
-            self.slots[slot] = session
-        else:
-            slot = <uint32_t> len(self.slots)
-            self.slots.append(session)
-        generations += 1
-        session.worker = self
-        session.ops = self.ops
-        session.handle = handle
-        session.tag = (<uint64_t> generations << 32) | slot
-        self.n_opened += 1
-        if self.by_fd is not None:
-            self.by_fd[self.ops.session_fd(handle)] = session
-        return session
-
-    def create(self, int proto, bint is_ip4):
-        """A new session, not yet in the epoll set. VCL: vppcom_session_create."""
-        return self.adopt(<uint32_t> check(self.ops.session_create(self.index, proto, is_ip4), "socket", stack=self.stack))
-
-    def adopt_fd(self, int fd):
-        """A session over a kernel socket, which it owns from here on."""
-        return self.adopt(<uint32_t> check(self.ops.session_adopt(self.index, fd), "adopt"))
 
     def close(self):
         """Close every session and give the worker back. Idempotent."""
@@ -374,14 +79,6 @@ cdef class Worker:
         else:
             self.release(self.index)
         self.index = -1
-
-    cdef int count_waiting(self, int change) except -1:
-        """`change` (1 or -1) more transports have writes that wait for room in their FIFO."""
-        cdef int64_t now = monotonic_ns()
-        self.waited_ns += self.n_waiting * (now - self.waiting_since_ns)
-        self.waiting_since_ns = now
-        self.n_waiting += change
-        return 0
 
     def statistics(self):
         """Counters since the loop was made, and gauges; statistics.py of the loop says what each of them is. From any

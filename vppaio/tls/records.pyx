@@ -69,6 +69,10 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         else:
             super().write(data)
 
+    def abort(self):
+        if self._ssl_protocol is not None:  # Debian 12's asyncio (3.11.2) does not ask, and raises after the end
+            super().abort()
+
 
 class RecordProtocol(sslproto.SSLProtocol):
     _engine = None

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from vppaio.reactor.worker cimport Session, SessionHandler
+from vppaio.reactor.session cimport Session, SessionHandler
 
 cdef extern from "Python.h":
     ctypedef struct PyObject

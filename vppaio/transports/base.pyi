@@ -1,3 +1,3 @@
-from vppaio.reactor.worker import SessionHandler
+from vppaio.reactor.session import SessionHandler
 
 class SessionTransport(SessionHandler): ...

@@ -3,7 +3,7 @@
 Life (begin -> closing -> connection_lost, once), flow control, extra information, and the context in which the protocol is
 called. The rules are those of asyncio.selector_events._SelectorTransport and transports._FlowControlMixin.
 
-Base of transports.stream and transports.datagram; knows its session (reactor.worker). On the loop's thread.
+Base of transports.stream and transports.datagram; knows its session (reactor.session). On the loop's thread.
 """
 import asyncio
 import errno

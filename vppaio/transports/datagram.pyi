@@ -1,7 +1,7 @@
 import asyncio
 from typing import Any
 
-from vppaio.reactor.worker import Session
+from vppaio.reactor.session import Session
 
 class DatagramTransport(asyncio.DatagramTransport):
     def __init__(

@@ -24,7 +24,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINPROGRESS, EMSGSIZE, ENOTCONN
 from libc.string cimport memcmp, memcpy
 
-from vppaio.reactor.worker cimport Session
+from vppaio.reactor.session cimport Session
 from vppaio.transports.base cimport SessionTransport
 from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport (

@@ -17,7 +17,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
-from vppaio.reactor.worker cimport Session
+from vppaio.reactor.session cimport Session
 from vppaio.transports.base cimport Py_DECREF, PyObject, SessionTransport, call, raise_it
 from vppaio.vcl.ops cimport EPOLLIN, VCL_TRAP_FIN_EXPIRES
 

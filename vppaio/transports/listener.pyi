@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from vppaio.reactor.worker import Session, SessionHandler
+from vppaio.reactor.session import Session, SessionHandler
 
 class Listener(SessionHandler):
     def __init__(

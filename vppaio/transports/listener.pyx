@@ -4,7 +4,7 @@ A `Listener` hears of new connections and hands each accepted session up. It acc
 backlog's worth per turn, as asyncio does; when descriptors or memory run out it pauses for a second and says so.
 A `Connector` waits for the result of one connect.
 
-Made by loop.serve and loop.connect; ask reactor.worker. On the loop's thread.
+Made by loop.serve and loop.connect; ask reactor.session. On the loop's thread.
 """
 import errno
 import logging

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from vppaio.reactor.worker import TCP, UDP, Session, Worker
+from vppaio.reactor.session import TCP, UDP, Session, SessionTable
 from vppaio.transports.socketio import SocketIO
 
 _TRAP_PORT_ZERO = 1 << 2  # vcl_ops.h
@@ -40,7 +40,7 @@ class SessionSocket:
         type: socket.SOCK_STREAM or SOCK_DGRAM.
     """
 
-    def __init__(self, worker: Worker, family: int, type: int, session: Session | None = None) -> None:
+    def __init__(self, worker: SessionTable, family: int, type: int, session: Session | None = None) -> None:
         self.worker = worker
         self.family = socket.AddressFamily(family)
         self.type = socket.SocketKind(type)

@@ -1,7 +1,7 @@
 import asyncio
 from typing import Any, Final
 
-from vppaio.reactor.worker import Session, SessionHandler
+from vppaio.reactor.session import Session, SessionHandler
 
 READABLE: Final[int]
 WRITABLE: Final[int]

@@ -3,14 +3,14 @@
 The operations are a non-blocking socket's: they act at once or raise BlockingIOError, and `wait` gives a future for trying
 again. The session is watched from the start, before the first try, so no edge is missed between the two.
 
-Made by transports.pseudosocket; asks reactor.worker. On the loop's thread.
+Made by transports.pseudosocket; asks reactor.session. On the loop's thread.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ENOBUFS
 from libc.stdint cimport uint32_t
 
-from vppaio.reactor.worker cimport Session, SessionHandler
+from vppaio.reactor.session cimport Session, SessionHandler
 from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport (
     EPOLLERR,

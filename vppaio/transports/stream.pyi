@@ -2,7 +2,7 @@ import asyncio
 import socket
 from typing import Any
 
-from vppaio.reactor.worker import Session
+from vppaio.reactor.session import Session
 
 class StreamTransport(asyncio.Transport):
     def __init__(

@@ -7,7 +7,7 @@ asyncio.selector_events._SelectorSocketTransport, and so are the numbers.
 Sessions are edge-triggered from birth (IN|OUT|RDHUP, see reactor.poller), so a write is repeated until WOULD_BLOCK: only
 then does VCL announce room (vcl-facts 4.3).
 
-Knows its session (reactor.worker) and its protocol; made by loop.eventloop and transports.listener. On the loop's thread.
+Knows its session (reactor.session) and its protocol; made by loop.eventloop and transports.listener. On the loop's thread.
 """
 import asyncio
 import collections
@@ -20,7 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.errno cimport EAGAIN, ECONNRESET, ENOBUFS, ENOTCONN
 
 from vppaio.reactor.gathering cimport Gathering
-from vppaio.reactor.worker cimport Session
+from vppaio.reactor.session cimport Session
 from vppaio.transports.inbound cimport InboundStream
 from vppaio.vcl.ops cimport (
     EPOLLERR,
