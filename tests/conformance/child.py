@@ -10,6 +10,7 @@ STACK is "asyncio" for the stock loop; see stacks.py for the others.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import sys
 import time
 import traceback
 import unittest
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -65,6 +67,10 @@ class Reporter(unittest.TestResult):
 
     def stopTest(self, test: unittest.TestCase) -> None:
         super().stopTest(test)
+        # What a test leaves is its own: a connection that VPP announced late, say, and that its server did not close.
+        # The next test may count ResourceWarnings.
+        with warnings.catch_warnings(action="ignore"):
+            gc.collect()
         outcome, detail = self._outcome
         self._tell(
             end=short_id(test),
