@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from tests.stacks.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
-from tests.vppinstance import VppInstance
 
 pytestmark = [pytest.mark.vpp, pytest.mark.timeout(60)]
 COUNT = 3000
@@ -70,11 +69,6 @@ async def main():
     print({type(answer).__name__ for answer in await asyncio.gather(*refused, return_exceptions=True)})
 vppaio.run(main())
 """
-
-
-@pytest.fixture
-def site(vpp_instance: VppInstance) -> VppSite:
-    return VppSite(vpp_instance)
 
 
 @contextlib.contextmanager

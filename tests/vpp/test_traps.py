@@ -13,18 +13,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.stacks.sites import VppSite, eventually, in_thread, port_of, sessions
+from tests.stacks.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
+from tests.vpp.programs import Program
 from tests.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
-ROOT = Path(__file__).parents[2]
 
 
 class Echo(asyncio.Protocol):
@@ -33,20 +32,6 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
-
-
-@pytest.fixture
-def site(vpp_instance: VppInstance) -> VppSite:
-    return VppSite(vpp_instance)
-
-
-@pytest.fixture
-def own_vpp() -> Iterator[VppInstance]:
-    """One that may die."""
-    if reason := VppInstance.unavailable():
-        pytest.skip(reason)
-    with VppInstance() as vpp:
-        yield vpp
 
 
 def python(vpp: VppInstance, code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -274,43 +259,26 @@ print("accepted", flush=True)
     "11: accept while VPP is away, and on a listener that outlived it", guard="vppaio/vcl/libvppcom.c: session_accept"
 )
 def test_connections_queued_when_vpp_died_are_not_accepted(own_vpp: VppInstance) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "VPPAIO_APP_SOCKET": own_vpp.app_socket}
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", OUTLIVED, own_vpp.address],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as program,
-        ExitStack() as peers,
-    ):
-        assert program.stdout is not None
-        assert program.stdout.readline() == "listening\n"
+    with Program(own_vpp, OUTLIVED) as program, ExitStack() as peers:
+        assert program.hears() == "listening"
         for _ in range(2):
             peers.enter_context(own_vpp.kernel_connect(own_vpp.address, 4000))
-        assert program.stdout.readline() == "two are queued\n"
+        assert program.hears() == "two are queued"
         own_vpp.kill()
-        assert program.stdout.readline() == "away\n"
+        assert program.hears() == "away"
         own_vpp.start()
-        assert program.stdout.readline() == "back\n"
+        assert program.hears() == "back"
         peers.enter_context(own_vpp.kernel_connect(own_vpp.address, 4001))
-        assert program.stdout.readline() == "accepted\n"
-        assert program.wait(10) == 0
+        assert program.hears() == "accepted"
+        program.ends()
 
 
 @pytest.mark.trap("11: the worker's descriptor is readable for good", guard="vppaio/reactor/poller.pyx: _retry_lost")
 def test_while_vpp_is_away_nothing_spins(own_vpp: VppInstance) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "VPPAIO_APP_SOCKET": own_vpp.app_socket}
-    with subprocess.Popen(
-        [sys.executable, "-c", AWAY, own_vpp.address],
-        env=environment | {"VPPAIO_STACK": "vpp"},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "serving\n"
+    with Program(own_vpp, AWAY) as program:
+        assert program.hears() == "serving"
         own_vpp.kill()
-        said = json.loads(program.stdout.readline())
+        said = json.loads(program.hears())
         assert said["cpu"] < 0.3  # of 2 s
         assert said["turns"] < 40
-        assert program.wait(10) == 0
+        program.ends()

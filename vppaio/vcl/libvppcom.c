@@ -25,6 +25,7 @@
  *   the same while detached                           SIGSEGV                 vpp_loss.c, vpp_bind_nowhere()
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
+ *   VPP's queue is full, and VPP has not looked yet   waits for ever          vpp_queue.c, wait_for_room()
  *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
  *   a child that has the app socket when VPP dies     loses VPP ever again    vpp_remains.c, vpp_leave_to_parent()
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()

@@ -48,6 +48,8 @@ static const struct
   { "vppcom_session_attr", &vcl.session_attr, 0 },
   { "clib_mem_alloc_or_null", &vcl.heap_alloc_or_null, 1 },
   { "clib_mem_free", &vcl.heap_free, 1 },
+  { "svm_msg_q_sub", &vcl.queue_sub, 1 },
+  { "svm_msg_q_free_msg", &vcl.queue_free_message, 1 },
 };
 
 static char release[32], library_path[PATH_MAX];
@@ -60,6 +62,16 @@ refuse (int code, char *message, size_t size, const char *format, const char *ar
   return code;
 }
 
+/* Let the libraries find vpp_queue.c's functions instead of their own. */
+static void
+come_first (void)
+{
+  Dl_info own;
+
+  if (dladdr (&library, &own))
+    dlopen (own.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
+}
+
 int
 vppaio_vpp_open (const char *name, char *message, size_t size)
 {
@@ -70,6 +82,7 @@ vppaio_vpp_open (const char *name, char *message, size_t size)
 
   if (library)
     return 0;
+  come_first ();
   /* RTLD_NODELETE: its exit handler stays registered, so its code must stay mapped. */
   void *handle = dlopen (name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (!handle)

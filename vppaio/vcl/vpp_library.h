@@ -70,6 +70,8 @@ struct vcl_functions
   int (*session_attr) (uint32_t session, uint32_t op, void *buffer, uint32_t *size);
   void *(*heap_alloc_or_null) (size_t size); /* libvppinfra's, on the heap that VCL uses */
   void (*heap_free) (void *block);
+  int (*queue_sub) (void *queue, void *message, int how_to_wait, uint32_t time); /* libsvm's */
+  void (*queue_free_message) (void *queue, void *message);
 };
 
 extern struct vcl_functions vcl;

@@ -83,16 +83,25 @@ vpp_outlived (int index, uint32_t session)
 }
 
 int
-vpp_is_lost (void)
+vpp_hung_up (void)
 {
   struct epoll_event events[16];
-  int i, n;
+  int n;
+
+  for (n = epoll_wait (vcl.worker_mqs_epfd (), events, 16, 0); n-- > 0;)
+    if (events[n].data.u32 >= FIRST_OF_VCLS_OWN)
+      return 1;
+  return 0;
+}
+
+int
+vpp_is_lost (void)
+{
+  int i;
 
   for (i = 0; i < MAX_WORKERS; i++)
-    if (vpp_workers[i].registered && !enter (i))
-      for (n = epoll_wait (vcl.worker_mqs_epfd (), events, 16, 0); n-- > 0;)
-	if (events[n].data.u32 >= FIRST_OF_VCLS_OWN)
-	  return 1;
+    if (vpp_workers[i].registered && !enter (i) && vpp_hung_up ())
+      return 1;
   return 0;
 }
 

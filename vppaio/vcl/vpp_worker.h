@@ -76,7 +76,8 @@ int vpp_grow (void **array, int *room, int wanted, size_t item);
 
 /* Whether VPP is away: VCL crashes on some calls then. Looks, and notes what it finds; see vpp_loss.c for these. */
 int vpp_detached (int index);
-/* The same for all workers, those included that have not noticed yet. */
+/* Whether it has hung up on VCL's current worker, which VCL may not have noticed yet; and on any of the workers. */
+int vpp_hung_up (void);
 int vpp_is_lost (void);
 /* A new worker knows of no loss that was before it. */
 void vpp_begin_hearing (int index);

@@ -1,0 +1,82 @@
+"""VPP does not look, and a burst of messages fills its queue: when VPP looks again, all goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vpp.programs import ECHO, Program, serves
+from tests.vppinstance import VppInstance
+
+pytestmark = [pytest.mark.vpp, pytest.mark.timeout(60)]
+COUNT = 400  # closes, where the queue has room for 128
+CLOSES_ALL = (
+    ECHO
+    + """
+transports = []
+
+class Kept(Echo):
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transports.append(transport)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.add_stack_listener(lambda event: print(event.state, flush=True))
+    await loop.create_server(Kept, address, 4000)
+    print("serving", flush=True)
+    await loop.run_in_executor(None, sys.stdin.readline)
+    for transport in transports:
+        transport.close()
+    await asyncio.sleep(0)
+    print("closed", flush=True)
+    await loop.run_in_executor(None, sys.stdin.readline)
+vppaio.run(main())
+"""
+)
+
+
+@contextlib.contextmanager
+def stuck(vpp: VppInstance) -> Iterator[tuple[Program, list[socket.socket]]]:
+    """A program that waits for room in the queue of a VPP that does not run, and its peers."""
+    with (
+        Program(vpp, CLOSES_ALL, VPPAIO_EVENT_QUEUE_SIZE="256") as program,
+        contextlib.ExitStack() as peers,
+    ):
+        assert program.hears() == "serving"
+        connected = [peers.enter_context(vpp.kernel_connect(vpp.address, 4000)) for _ in range(COUNT)]
+        for peer in connected:
+            peer.sendall(b"?")
+            assert peer.recv(1) == b"?"
+        os.kill(vpp.pid, signal.SIGSTOP)
+        program.say("close")
+        time.sleep(0.5)
+        yield program, connected
+        assert serves(vpp, 4000)
+        program.ends()
+
+
+@pytest.mark.trap("8: VCL waits for room, and takes what is to wake VPP", guard="vppaio/vcl/vpp_queue.c: wait_for_room")
+def test_vpp_that_comes_to_its_queue_late_finds_all_of_it(own_vpp: VppInstance) -> None:
+    with stuck(own_vpp) as (program, peers):
+        os.kill(own_vpp.pid, signal.SIGCONT)
+        assert program.hears() == "closed"
+        assert all(peer.recv(1) == b"" for peer in peers)
+        before = own_vpp.cpu_seconds()
+        time.sleep(1)
+        assert own_vpp.cpu_seconds() - before < 0.3
+
+
+def test_vpp_that_never_comes_to_its_queue_is_not_waited_for(own_vpp: VppInstance) -> None:
+    with stuck(own_vpp) as (program, _):
+        own_vpp.kill()
+        assert program.hears() == "closed"
+        assert program.hears() == "lost"
+        own_vpp.start()
+        assert program.hears() == "restored"
