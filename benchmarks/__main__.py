@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", metavar="FILE", help="write meta data and rows")
     parser.add_argument("--report", metavar="FOLDER", help="write index.html and its charts")
+    parser.add_argument("--markdown", action="store_true", help="print CPU and rate as README has them")
     parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing, use an earlier run's --json")
     return parser
 
@@ -122,7 +123,8 @@ def show_profile(o: argparse.Namespace, cases: list[Case], chosen: list[candidat
     with Bench(
         seconds=seconds, warmup=seconds * 0.4, with_vpp=any(c.vpp for c in chosen), patience=o.patience
     ) as bench:
-        print(tables.plain(profile.HEADER, profile.rows(bench, cases, chosen)))
+        wanted = goals.wanted if o.goals and not o.candidate else None
+        print(tables.plain(profile.HEADER, profile.rows(bench, cases, chosen, wanted)))
 
 
 def show_goals(rows: Sequence[results.Row]) -> None:
@@ -157,6 +159,8 @@ def main() -> int:
     if o.goals:
         print()
         show_goals(rows)
+    if o.markdown:
+        print(f"\n{tables.markdown(rows)}")
     if o.report:
         from benchmarks import report
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.candidates import HTTP, SCHEDULING, STREAMS
-from benchmarks.plan import BUSY_POLL, TLS, Case
+from benchmarks.candidates import HTTP, SCHEDULING
+from benchmarks.plan import BUSY_POLL, TLS, Case, full
 from benchmarks.results import Row, Spread
 
 CPU: Final = "server_cpu_us"
@@ -102,9 +102,7 @@ def _goals() -> list[Goal]:
         Goal(udp, VPP, CPU, 1 / 4, "asyncio"),
         Goal(udp, VPP, CPU, 1 / 4),
     ]
-    everywhere = [base, _stream(64, 1), _stream(64, 500), _stream(64, 1000), _stream(10240), _stream(102400)]
-    everywhere += [_stream(64, workload=name) for name in (*STREAMS[1:], "echo-udp", *HTTP)]
-    everywhere += [_stream(10240, workload="echo-buffered")]
+    everywhere = [case for case in full() if case.workload.startswith(("echo", "http")) and case.variant != BUSY_POLL]
     goals += [Goal(case, HOST, CPU, 1, other) for case in everywhere for other in ("uvloop", "aiofastnet")]
     goals += [Goal(Case(name), HOST, CPU, 1.5) for name in SCHEDULING]
     for variant in ("", TLS):

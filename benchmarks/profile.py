@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.candidates import SCHEDULING, Candidate
@@ -78,8 +78,13 @@ def _record(bench: Bench, case: Case, candidate: Candidate) -> tuple[Measurement
     return results[0], shares(report.stdout)
 
 
-def rows(bench: Bench, cases: Sequence[Case], chosen: Sequence[Candidate]) -> Iterator[tuple[str, ...]]:
-    """One line per case and candidate; what cannot be profiled says why.
+def rows(
+    bench: Bench,
+    cases: Sequence[Case],
+    chosen: Sequence[Candidate],
+    wanted: Callable[[Case], Collection[str]] | None = None,
+) -> Iterator[tuple[str, ...]]:
+    """One line per case and candidate, of those `wanted` in it; what cannot be profiled says why.
 
     Raises:
         Unavailable: there is no perf.
@@ -89,6 +94,8 @@ def rows(bench: Bench, cases: Sequence[Case], chosen: Sequence[Candidate]) -> It
     for case in cases:
         for candidate in chosen:
             if not case.suits(candidate) or case.workload in (*SCHEDULING, "idle-memory"):
+                continue
+            if wanted and candidate.name not in wanted(case):
                 continue
             try:
                 measured, parts = _record(bench, case, candidate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +56,7 @@ def _charts(folder: Path, rows: Sequence[Row]) -> list[Path]:
     try:
         import matplotlib as mpl
     except ImportError:
+        print("no charts: matplotlib is missing", file=sys.stderr)
         return []
     mpl.use("Agg")
     plain = [row for row in rows if "," not in row.path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from benchmarks.candidates import NAMES
 from benchmarks.goals import Verdict
 from benchmarks.plan import Case
 from benchmarks.results import Row
@@ -48,9 +49,18 @@ def plain(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rule = ["---" if i < 3 else "--:" for i in range(len(header))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+def markdown(rows: Sequence[Row]) -> str:
+    """A line per case, a column per candidate: server CPU per operation and rate."""
+    names = [name for name in NAMES if any(row.candidate == name for row in rows)]
+    cases: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.rate is not None and row.server_cpu_us is not None:
+            case = Case(row.workload, row.size, row.connections, row.path.partition(", ")[2]).label
+            figures = f"{number(row.server_cpu_us.median)} us, {number(row.rate.median / 1000)} k/s"
+            cases.setdefault(case, {})[row.candidate] = figures
+    lines = [["", *names], ["---", *["--:"] * len(names)]]
+    lines += [[case, *(cells.get(name, "") for name in names)] for case, cells in cases.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 GOALS_HEADER = ("row", "candidate", "goal", "measured", "")
