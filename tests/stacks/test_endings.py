@@ -143,6 +143,34 @@ def test_transport_left_open_at_the_end_of_its_loop_warns_and_leaves_its_server(
         assert not getattr(server, "_clients", ())
 
 
+def test_transport_that_outlived_its_loop_does_not_write_to_a_session_of_the_next(stack: Site) -> None:
+    """As a pool of connections does that is global: sessions of the next loop get the numbers of those that ended."""
+    left: list[Any] = []
+
+    async def connect(listener: socket.socket) -> Any:
+        return (await asyncio.get_running_loop().create_connection(Recorder, *listener.getsockname()[:2]))[0]
+
+    async def main() -> None:
+        with stack.listen() as listener:
+            transport = await connect(listener)
+            with listener.accept()[0] as peer:
+                left[0].write(b"for somebody else")
+                left[0].close()
+                transport.write(b"mine")
+                transport.close()
+                assert await in_thread(receive_all, peer) == b"mine"
+
+    with stack.listen() as listener:
+        loop = vppaio.new_event_loop(stack.config)
+        left.append(loop.run_until_complete(connect(listener)))
+        loop.close()
+        assert left[0].is_closing()
+        stack.run(main)
+    with pytest.warns(ResourceWarning, match="unclosed transport <StreamTransport"):  # noqa: PT031
+        left.clear()
+        gc.collect()
+
+
 @pytest.mark.parametrize("way", ["abort", "close"])
 def test_sendfile_ends_with_its_transport_and_spares_the_next(stack: Site, way: str) -> None:
     """The next connection gets the descriptor's number; asyncio's sendfile waits on, and gets in its way."""

@@ -392,6 +392,26 @@ def test_exit_right_after_accept_leaves_the_stack_whole(stack: Site, way: str) -
     stack.run(lambda: _serve_once(stack))
 
 
+def test_exit_does_not_wait_for_the_end_of_new_connections(stack: Site) -> None:
+    """A daemon thread's server is asked again and again while the process ends."""
+    program = SERVICE.replace(
+        "vppaio.run(main())", "threading.Thread(target=lambda: vppaio.run(main()), daemon=True).start()"
+    )
+    program = program.replace("MADE", "pass").replace("BODY", "pass") + "sys.stdin.readline()\n"
+    command = ("-c", program, stack.address, "0")
+    with stack.python(*command, stdin=subprocess.PIPE) as process:
+        port = int(process.stdout.readline())
+        assert ask(stack, port) == b"hello"
+        process.stdin.close()
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(OSError):
+                stack.connect(port, timeout=0.2).close()
+            time.sleep(0.05)
+        assert process.returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_service_ended_by_a_signal_frees_its_port(stack: Site, number: signal.Signals) -> None:
     with Service(stack) as service:

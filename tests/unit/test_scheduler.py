@@ -1,5 +1,6 @@
 """loop.scheduler: what asyncio's Python methods and the compiled ones have to agree on."""
 
+import asyncio
 import inspect
 
 import pytest
@@ -26,3 +27,24 @@ def test_closed_loop_does_not_run():
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         loop.run_forever()
+
+
+def test_clock_of_a_subclass_is_the_loops():
+    """Such as the virtual ones that tests have."""
+
+    class Ahead(vppaio.EventLoop):
+        def time(self) -> float:
+            return super().time() + 1e6
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(0.01, lambda: None)
+        assert timer.when() > 1e6
+        await asyncio.sleep(0.02)
+        assert loop.time() > timer.when()
+
+    loop = Ahead(vppaio.Config(stack="host"))
+    try:
+        loop.run_until_complete(asyncio.wait_for(main(), 5))
+    finally:
+        loop.close()

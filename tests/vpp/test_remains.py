@@ -385,3 +385,39 @@ def test_loop_that_starts_while_vpp_is_away_or_just_back(own_vpp: VppInstance) -
             vpp.start()
             assert serves(vpp, 4001)
             assert serves(vpp, 4003)
+
+
+IDLE_LOOP = (
+    ECHO
+    + """
+idle = vppaio.new_event_loop()
+idle.run_until_complete(idle.create_server(Echo, address, 4000))
+
+def serve(port):
+    async def main():
+        await asyncio.get_running_loop().create_server(Echo, address, port)
+        print("serving", flush=True)
+        await asyncio.Event().wait()
+    try:
+        vppaio.run(main())
+    except OSError as error:
+        print(error, flush=True)
+
+for port in (4001, 4002):  # the idle loop has not been told of the restart before the second
+    threading.Thread(target=serve, args=[port], daemon=True).start()
+    sys.stdin.readline()
+"""
+)
+
+
+def test_loop_that_is_not_running_does_not_keep_others_from_a_vpp_that_is_back(own_vpp: VppInstance) -> None:
+    """What makes its descriptor readable looked like the end of VPP to who asked for another worker."""
+    with Program(own_vpp, IDLE_LOOP) as program:
+        assert program.hears() == "serving"
+        own_vpp.kill()
+        own_vpp.start()
+        assert serves(own_vpp, 4001)
+        program.say("the other one")
+        assert program.hears() == "serving"
+        assert serves(own_vpp, 4002)
+        program.ends()

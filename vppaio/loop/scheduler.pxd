@@ -29,7 +29,9 @@ cdef class Scheduler:
     cdef public double _clock_resolution
     cdef public Poller _poller
     cdef bint may_sleep
+    cdef bint has_own_time
 
+    cdef double now(self) except? -1
     cdef int run_ready(self, Py_ssize_t count) except -1
     cdef int forget_cancelled_timers(self) except -1
     cdef double sleep_time(self) except? -2

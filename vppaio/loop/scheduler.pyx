@@ -144,6 +144,11 @@ cdef class Scheduler:
     def __cinit__(self):
         # Until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early.
         self._closed = True
+        self.has_own_time = type(self).time is not Scheduler.time
+
+    cdef double now(self) except? -1:
+        """`time`, which a subclass may have replaced."""
+        return self.time() if self.has_own_time else monotonic_ns() * 1e-9
 
     def time(self):
         """Seconds on the monotonic clock, as time.monotonic()."""
@@ -181,7 +186,7 @@ cdef class Scheduler:
     def call_later(self, delay, callback, *args, context=None):
         if delay is None:
             raise TypeError("delay must not be None")
-        return self.call_at(monotonic_ns() * 1e-9 + delay, callback, *args, context=context)
+        return self.call_at(self.now() + delay, callback, *args, context=context)
 
     def call_at(self, when, callback, *args, context=None):
         if when is None:
@@ -221,7 +226,7 @@ cdef class Scheduler:
 
         scheduled = self._scheduled
         if scheduled:
-            end = monotonic_ns() * 1e-9 + self._clock_resolution
+            end = self.now() + self._clock_resolution
             while scheduled:
                 timer = scheduled[0]
                 if timer._when >= end:
@@ -282,7 +287,7 @@ cdef class Scheduler:
             return 0
         if not self._scheduled:
             return -1
-        wait = <double> self._scheduled[0]._when - monotonic_ns() * 1e-9
+        wait = <double> self._scheduled[0]._when - self.now()
         return min(max(wait, 0.0), MAXIMUM_SLEEP_S)
 
     def _run_in_debug_mode(self, handle):

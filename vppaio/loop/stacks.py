@@ -97,6 +97,8 @@ class Stacks:
     def _add(self, stack: Stack, worker: Worker) -> None:
         self._poller.add(worker)
         self._workers[stack] = worker
+        if worker.lost:
+            self._lost_at = time.monotonic()
         worker.on_change = functools.partial(self._changed, stack, worker)
 
     def _changed(self, stack: Stack, worker: Worker, lost: bool) -> None:

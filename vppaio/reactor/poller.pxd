@@ -19,7 +19,7 @@ cdef class Poller:
     cdef int dispatch_all(self, int64_t slow_ns, object report_slow) except -1
     cdef int _watch_or_retry(self, Worker worker) except -1
     cdef int _ask(self, int how) except -1
-    cdef bint _busy_poll(self, int64_t until_ns) except -1
+    cdef int _busy_poll(self, int64_t *wait_ms) except -2
     cdef int _wait_kernel(self, int timeout_ms) except -2
     cdef int _arm(self, int fd, list waiters) except -1
     cdef int _shoot(self, int fd, list waiters, uint32_t events) except -1

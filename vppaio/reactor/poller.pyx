@@ -144,8 +144,8 @@ cdef class Poller:
         """`wait` for the compiled loop: a negative timeout is none, and None stands for an empty list."""
         cdef Worker worker
         cdef int64_t wait_ms
-        cdef int n, i, fd
-        cdef int64_t now
+        cdef int n = -1
+        cdef int i, fd
         cdef list ready = None
         self.n_turns += 1
         if timeout_s < 0:
@@ -156,14 +156,13 @@ cdef class Poller:
         if self._ask(VCL_WAIT_PARKED):
             wait_ms = 0
         elif wait_ms != 0 and self.busy_poll_ns:
-            now = monotonic_ns()
-            if self._busy_poll(now + min(self.busy_poll_ns, wait_ms * 1000000 if wait_ms > 0 else self.busy_poll_ns)):
-                wait_ms = 0
+            n = self._busy_poll(&wait_ms)
         if self.retry_at_ns:
             self._retry_lost()
             if wait_ms < 0 or wait_ms * 1000000 > self.retry_lost_ns:
                 wait_ms = self.retry_lost_ns // 1000000
-        n = self._wait_kernel(<int> wait_ms)
+        if n <= 0:
+            n = self._wait_kernel(<int> wait_ms)
         for i in range(n):
             fd = self.events[i].data.fd
             for worker in self.workers:
@@ -255,15 +254,29 @@ cdef class Poller:
                 found = True
         return found
 
-    cdef bint _busy_poll(self, int64_t until_ns) except -1:
-        """Ask until something happens or the time is up; True if it did."""
-        while True:
-            if self._ask(VCL_WAIT_NOW) or epoll_wait(self.epfd, self.events, 1, 0) > 0:
-                return True
-            if monotonic_ns() >= until_ns:
-                return False
+    cdef int _busy_poll(self, int64_t *wait_ms) except -2:
+        """Ask until something happens or the time is up. `wait_ms` becomes what is left to sleep; returns how many
+        kernel events there are already."""
+        cdef int64_t begin_ns = monotonic_ns()
+        cdef int64_t spent_ns = 0
+        cdef int64_t limit_ns = self.busy_poll_ns
+        cdef int n
+        if wait_ms[0] > 0:
+            limit_ns = min(limit_ns, wait_ms[0] * 1000000)
+        while spent_ns < limit_ns:
+            if self._ask(VCL_WAIT_NOW):
+                wait_ms[0] = 0
+                return 0
+            with nogil:  # whoever waits for the GIL gets it here
+                n = epoll_wait(self.epfd, self.events, MAX_KERNEL_EVENTS, 0)
+            if n > 0:
+                return n
             if PyErr_CheckSignals() < 0:
                 raise
+            spent_ns = monotonic_ns() - begin_ns
+        if wait_ms[0] > 0:
+            wait_ms[0] = max(wait_ms[0] - spent_ns // 1000000, 0)
+        return 0
 
     cdef int _wait_kernel(self, int timeout_ms) except -2:
         cdef int n

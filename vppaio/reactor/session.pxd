@@ -33,7 +33,6 @@ cdef class Session:
     cdef int close(self) except -1
     cdef int close_with(self, object sock) except -1
     cdef int finish(self) except -1
-    cdef int _require_open(self, str call) except -1
     cdef Session accept(self, vcl_endpoint *peer, int *error)
 
 

@@ -1,7 +1,8 @@
 """Sessions and a worker's table of them: handles made safe.
 
 The stack reuses a handle as soon as it is closed, and events for the old one may still be in the batch at hand. So the epoll
-set carries our own tag, slot and generation, and an event whose generation has passed is dropped (reactor.worker).
+set carries our own tag, slot and generation, and an event whose generation has passed is dropped (reactor.worker). And a
+closed session has a handle that is nobody's: who goes on using it, such as a transport that outlived its loop, gets EBADF.
 
 News goes up through a `SessionHandler`; calls come down through the `Session`, whose operations are the table's and
 return what the table returns (see vcl_ops.h). Used by reactor.worker and the transports, on the loop's thread.
@@ -32,6 +33,7 @@ from vppaio.vcl.errors import check
 cdef enum:
     BUFFER_SIZE = 256 * 1024  # asyncio's read size
 
+cdef uint32_t NO_HANDLE = 0xFFFFFFFF
 # Never starts again: a worker is used by one loop after the other, and no tag may mean two sessions.
 cdef uint32_t generations = 0
 
@@ -76,10 +78,9 @@ cdef class Session:
 
     cdef int rearm(self) except -1:
         """Ask for events again: VCL clears the mask of a session once the peer has closed (vcl-facts 4.4)."""
-        if not self.closed:
-            self.ops.epoll_ctl(
-                self.worker.vep, EPOLL_CTL_MOD, self.handle, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, self.tag
-            )
+        self.ops.epoll_ctl(
+            self.worker.vep, EPOLL_CTL_MOD, self.handle, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, self.tag
+        )
         return 0
 
     cdef void again(self, uint32_t events):
@@ -119,6 +120,7 @@ cdef class Session:
             return 0
         self._forget()
         self.ops.session_close(self.handle)
+        self.handle = NO_HANDLE
         return 0
 
     cdef int close_with(self, object sock) except -1:
@@ -127,6 +129,7 @@ cdef class Session:
         if not self.closed and self.ops.session_fd(self.handle) >= 0 and sock.fileno() < 0:
             self._forget()
             self.ops.session_forget(self.handle)
+            self.handle = NO_HANDLE
         else:
             self.close()
         sock.detach()
@@ -141,12 +144,7 @@ cdef class Session:
         self._forget()
         self.handler, self.pending, self.due = handler, pending, due
         self.ops.session_close(self.handle)
-        return 0
-
-    cdef int _require_open(self, str call) except -1:
-        """The handle of a closed session may be another's already."""
-        if self.closed:
-            check(-errno.EBADF, call)
+        self.handle = NO_HANDLE
         return 0
 
     def _forget(self):
@@ -169,7 +167,7 @@ cdef class Session:
     # What happens once per connection, for Python: raises instead of returning.
 
     def bind(self, str host, int port, unsigned int scope_id=0):
-        """Bind to a numeric address. VCL: vppcom_session_bind.
+        """Bind to a numeric address. VCL: vppcom_session_bind, which blocks for datagrams as a listen does.
 
         Raises:
             ValueError: `host` is not a numeric address.
@@ -178,49 +176,44 @@ cdef class Session:
         cdef vcl_endpoint endpoint
         if not fill_endpoint(&endpoint, host, port, scope_id):
             raise ValueError(f"not an IP address: {host!r}")
-        check(self.ops.session_bind(self.handle, &endpoint), "bind", f"({host!r}, {port})", stack=self.stack)
+        cdef int rv
+        with nogil:
+            rv = self.ops.session_bind(self.handle, &endpoint)
+        check(rv, "bind", f"({host!r}, {port})", stack=self.stack)
 
     def listen(self, int backlog):
-        """Start accepting. Blocks for up to 100 ms on VPP, without the GIL. VCL: vppcom_session_listen."""
+        """Start accepting. VCL: vppcom_session_listen."""
         cdef int rv
-        cdef uint32_t handle = self.handle
-        cdef const vcl_ops *ops = self.ops
-        with nogil:
-            rv = ops.session_listen(handle, backlog)
+        with nogil:  # VPP needs up to 100 ms
+            rv = self.ops.session_listen(self.handle, backlog)
         check(rv, "listen", str(self.local_address()), stack=self.stack)
         self.mark_listening()
 
     def shutdown(self, int how):
-        self._require_open("shutdown")
         check(self.ops.session_shutdown(self.handle, how), "shutdown")
 
     def local_address(self):
         """The address tuple of this end."""
         cdef vcl_endpoint endpoint
-        self._require_open("getsockname")
         check(self.ops.session_local(self.handle, &endpoint), "getsockname")
         return address_of(&endpoint)
 
     def peer_address(self):
         """The address tuple of the other end."""
         cdef vcl_endpoint endpoint
-        self._require_open("getpeername")
         check(self.ops.session_peer(self.handle, &endpoint), "getpeername")
         return address_of(&endpoint)
 
     def get_option(self, int level, int option):
         cdef int value = 0
-        self._require_open("getsockopt")
         check(self.ops.session_get_option(self.handle, level, option, &value), "getsockopt", f"{level}, {option}")
         return value
 
     def set_option(self, int level, int option, int value):
-        self._require_open("setsockopt")
         check(self.ops.session_set_option(self.handle, level, option, value), "setsockopt", f"{level}, {option}")
 
     def readable_bytes(self):
         """Bytes that a read would find now."""
-        self._require_open("FIONREAD")
         return check(self.ops.session_readable(self.handle), "FIONREAD")
 
     def fileno(self):

@@ -108,6 +108,9 @@ cdef class SessionTransport(SessionHandler):
         return 0
 
     cdef int on_closing(self) except -1:
+        # Without connection_lost: no loop is there to call it.
+        self.closing = True
+        self.lost_writes += 1
         self._release()
         return 0
 

@@ -353,7 +353,7 @@ def end_by_signal(number: int) -> None:
 
 
 def detach() -> None:
-    """Make ready to leave VPP: wait until it has digested the last accept, then refuse every operation.
+    """Make ready to leave VPP: accept no more, wait until it has digested the last accept, then refuse every operation.
 
     Runs when Python exits; VPP is told when the process does (see libvppcom.c, at_exit).
     """
@@ -361,6 +361,7 @@ def detach() -> None:
     with _lock:
         if _attached is None:
             return
+        lib.vppaio_vpp_leave()  # a daemon thread's server would go on
         while lib.vppaio_vpp_since_accept() < _DIGEST_S:
             _poll_all()
             time.sleep(_LOOK_EVERY_S)

@@ -91,6 +91,7 @@ wait_for_answer (uint32_t session, int rv, const struct timespec *begin)
 static int
 session_bind (uint32_t session, const vcl_endpoint *local)
 {
+  worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
   vppcom_endpt ep;
   struct timespec begin;
   int rv;
@@ -98,15 +99,20 @@ session_bind (uint32_t session, const vcl_endpoint *local)
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
   to_vppcom (&ep, local);
-  if (!(kind_of (session) & IS_DATAGRAM))
-    return result (vcl.session_bind (session, &ep));
-  /* A datagram bind is a listen, with listen's errors. */
-  vpp_settle_closed_listeners (HANDLE_WORKER (session));
-  clock_gettime (CLOCK_MONOTONIC, &begin);
-  rv = wait_for_answer (session, result (vcl.session_bind (session, &ep)), &begin);
-  return rv == -ECONNREFUSED ? -EADDRNOTAVAIL : rv;
+  w->busy = 1;
+  if (kind_of (session) & IS_DATAGRAM)
+    {
+      /* It is a listen, with listen's errors. */
+      vpp_settle_closed_listeners (HANDLE_WORKER (session));
+      clock_gettime (CLOCK_MONOTONIC, &begin);
+      rv = wait_for_answer (session, result (vcl.session_bind (session, &ep)), &begin);
+      rv = rv == -ECONNREFUSED ? -EADDRNOTAVAIL : rv;
+    }
+  else
+    rv = result (vcl.session_bind (session, &ep));
+  w->busy = 0;
+  return rv;
 }
-
 static int
 session_listen (uint32_t session, int backlog)
 {
@@ -150,7 +156,7 @@ session_accept (uint32_t session, vcl_endpoint *peer)
       w->has_refused = 0;
       return -ENOMEM; /* once for all that epoll_wait has refused meanwhile */
     }
-  if (rv == 0)
+  if (rv == 0 || vpp_leaving)
     return -EAGAIN;
   if (!vpp_take_slot (HANDLE_WORKER (session)))
     {

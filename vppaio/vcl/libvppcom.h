@@ -35,6 +35,8 @@ double vppaio_vpp_since_accept (void);
 /* Take the events of each worker that is not busy. Loops of other threads may still run on these
  * workers: call this with the GIL. */
 void vppaio_vpp_poll_all (void);
+/* Accepts no connection from now on. */
+void vppaio_vpp_leave (void);
 /* Refuses every operation from now on. VPP is told by VCL when the process exits. */
 void vppaio_vpp_detach (void);
 /* Let the process end as killed by signal `number`, after it has exited in order. */

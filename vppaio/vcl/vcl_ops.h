@@ -8,9 +8,9 @@
  * installed libvppcom, host.c does the same over kernel sockets. Tests fill a third one from Python.
  *
  * Threads: a worker may be used by one thread at a time; which one may change between calls. Every handle carries its
- * worker in the top byte. Every call but session_listen returns at once, so callers keep the GIL, and the GIL is what
- * serialises the calls on one worker; session_listen may take 100 ms and is called without it. A call that
- * arrives on a worker whose session_listen is still under way gets -EBUSY.
+ * worker in the top byte. Every call but session_listen and session_bind returns at once, so callers keep the GIL, and the
+ * GIL is what serialises the calls on one worker; those two may take 100 ms (bind of a datagram session) and are called
+ * without it. A call that arrives on a worker where one of them waits for its answer gets -EBUSY.
  *
  * Nothing here may crash: a call in a state that the stack cannot take is refused by the file that fills the table.
  */

@@ -156,7 +156,7 @@ vpp_refuse_one (uint32_t listener)
   vppcom_endpt peer = { .ip = ip };
   int rv;
 
-  if (!w->n_spare || vcl.session_attr (listener, ATTR_GET_NREAD, 0, 0) <= 0)
+  if (vpp_leaving || !w->n_spare || vcl.session_attr (listener, ATTR_GET_NREAD, 0, 0) <= 0)
     return 0;
   spend_spare (w);
   rv = vcl.session_accept (listener, &peer, 04000 /* O_NONBLOCK */);

@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 
 #define FIRST_OF_VCLS_OWN 0xfffffffeu /* epoll data of its pipe, which is there while VPP is not, and of the app socket */
+#define BELL UINT64_MAX
 
 static uint32_t losses; /* of the process: each is found by one worker first, and by the others later */
 
@@ -48,12 +49,13 @@ vpp_begin_hearing (int index)
 }
 
 /* Let the loop sleep on its worker's descriptor no more, or again: an eventfd is added that is always readable. VCL, which
- * would take it for a message queue's, does not look while the worker is `untold`. */
+ * would take it for the end of its app socket (it reads the lower half of `data`), does not look while the worker is
+ * `untold`. */
 static void
 ring (int index, int on)
 {
   static int bell = -1;
-  struct epoll_event event = { .events = EPOLLIN, .data.u32 = UINT32_MAX };
+  struct epoll_event event = { .events = EPOLLIN, .data.u64 = BELL };
 
   if (bell < 0)
     bell = eventfd (1, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -89,7 +91,7 @@ vpp_hung_up (void)
   int n;
 
   for (n = epoll_wait (vcl.worker_mqs_epfd (), events, 16, 0); n-- > 0;)
-    if (events[n].data.u32 >= FIRST_OF_VCLS_OWN)
+    if (events[n].data.u64 >= FIRST_OF_VCLS_OWN && events[n].data.u64 != BELL)
       return 1;
   return 0;
 }

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-int vpp_attached, vpp_forked;
+int vpp_attached, vpp_forked, vpp_leaving;
 struct timespec vpp_last_accept;
 static int tried, given_up, last_signal;
 static pid_t owner;
@@ -99,6 +99,12 @@ vppaio_vpp_poll_all (void)
   for (i = 0; i < MAX_WORKERS; i++)
     if (vpp_workers[i].has_vep && !enter (i) && !vpp_detached (i))
       vpp_take_events (i);
+}
+
+void
+vppaio_vpp_leave (void)
+{
+  vpp_leaving = 1;
 }
 
 void

@@ -26,7 +26,7 @@ enum
 typedef struct
 {
   int registered;
-  int busy;       /* session_listen is under way without the GIL */
+  int busy;       /* session_listen or session_bind is under way without the GIL */
   uint32_t epoch; /* counts the times VPP was lost */
   int was_detached;
   int untold;    /* lost, and the layers above have not asked yet */
@@ -60,7 +60,7 @@ typedef struct
 extern worker_t vpp_workers[MAX_WORKERS];
 extern __thread int vpp_current; /* the worker VCL believes this thread to be */
 /* Of the process, see vpp_process.c. */
-extern int vpp_attached, vpp_forked;
+extern int vpp_attached, vpp_forked, vpp_leaving;
 extern struct timespec vpp_last_accept;
 
 /* Notes what a new handle is; -ENOMEM. */
@@ -120,7 +120,9 @@ int vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, in
 static inline int
 enter (int index)
 {
-  if (!vpp_attached || index < 0 || index >= MAX_WORKERS || !vpp_workers[index].registered)
+  if (index < 0 || index >= MAX_WORKERS)
+    return -EBADF;
+  if (!vpp_attached || !vpp_workers[index].registered)
     return vpp_forked ? -EOWNERDEAD : -ENOTCONN;
   if (vpp_workers[index].busy)
     return -EBUSY;
