@@ -91,9 +91,12 @@ cdef class SessionTransport(SessionHandler):
         PyContext_Enter(context)
         try:
             self.handle(events)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as exc:
+            # Something may be left to read, and this was its only event.
+            if not self.session.closed:
+                self.session.again(EPOLLIN)
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
             # What asyncio's Handle does for a callback that fails, such as connection_lost().
             self._report(f"Exception in callback of {self!r}", exc)
         finally:

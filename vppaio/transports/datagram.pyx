@@ -290,10 +290,14 @@ cdef class DatagramTransport(SessionTransport):
         fill_endpoint(&remote, self.remote[0], self.remote[1], 0)
         local = self.get_extra_info("sockname")
         old.close()
-        fresh = old.worker.create(VCL_PROTO_UDP, remote.is_ip4)
-        if local:
-            fresh.bind(local[0], local[1])
-        self.session = fresh
+        try:
+            fresh = old.worker.create(VCL_PROTO_UDP, remote.is_ip4)
+            self.session = fresh
+            if local:
+                fresh.bind(local[0], local[1])
+        except OSError as exc:
+            self._fatal_error(exc, "Fatal error on datagram transport")
+            return
         cdef int rv = fresh.ops.session_connect(fresh.handle, &remote)
         # Watched only now: before its connect a bound session can be written, and says so.
         self.reviving = fresh.connecting = rv == -EINPROGRESS
