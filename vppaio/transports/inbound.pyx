@@ -5,8 +5,8 @@ piece. Sessions are edge-triggered from birth, so two things differ from a selec
 
 - Nothing is registered or unregistered for pausing. A paused transport ignores the event and looks again on resume.
 - A read that returns less than it had room for has emptied the FIFO, and the next arrival is announced; one more read to
-  see WOULD_BLOCK would be for nothing. Not so at the start (news may have come before we watched) and once the peer has
-  hung up: then read to the end.
+  see WOULD_BLOCK would be for nothing. Not so at the start (news may have come before we watched), before the kernel's urgent
+  data, where a read stops short (EPOLLPRI comes with it), and once the peer has hung up: then read to the end.
 
 Base of transports.stream. On the loop's thread.
 """
