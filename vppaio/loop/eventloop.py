@@ -167,7 +167,12 @@ class EventLoop(Scheduler, SelectorLoop):
     ) -> Any:
         made = sockets.take(sock)
         if made is not None:
-            return StreamTransport(self, made.session, protocol, waiter, _with_peername(extra, made), server, made)
+            io = made._io  # sock_* may have read more than it was asked for
+            extra = _with_peername(extra, made)
+            transport = StreamTransport(self, made.session, protocol, waiter, extra, server, made)
+            if io is not None:
+                transport.take_back(io.take_kept())
+            return transport
         if sock.family in _INET and sock.type == socket.SOCK_STREAM:
             self._ensure_fd_no_transport(sock)
             extra = _with_peername(extra, sock)

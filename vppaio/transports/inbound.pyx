@@ -46,6 +46,11 @@ cdef class InboundStream(SessionTransport):
         self.get_buffer = getattr(protocol, "get_buffer", None) if self.buffered else None
         self.on_data = getattr(protocol, "buffer_updated" if self.buffered else "data_received", None)
 
+    def take_back(self, data):
+        """Deliver `data`, which came before the session was ours, ahead of all else."""
+        if data:
+            self.inbox = [data]
+
     def pause_reading(self):
         SessionTransport.pause_reading(self)
         if self.paused and self.hang_up and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES and not self.session.closed:
