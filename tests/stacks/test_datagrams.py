@@ -149,7 +149,7 @@ def test_refused_endpoint_hears_the_error_and_lives_on(stack: Site) -> None:
     stack.run(main)
 
 
-@pytest.mark.trap("5: a datagram above the MSS is split", guard="vppaio/transports/datagram.pyx: _largest")
+@pytest.mark.trap("5: a datagram above the MSS is split", guard="vppaio/transports/mss.pxd: would_be_split")
 @pytest.mark.parametrize("connect", [False, True])
 def test_datagram_that_is_too_large_is_an_error_and_nothing_is_sent(stack: Site, connect: bool) -> None:
     largest = VPP_LARGEST if stack.name == "vpp" else 65507

@@ -15,6 +15,7 @@ import pytest
 
 from tests.stacks.sites import (
     PATIENCE,
+    HostSite,
     Site,
     VppSite,
     eventually,
@@ -24,6 +25,8 @@ from tests.stacks.sites import (
     receive_exactly,
     reset,
 )
+from vppaio.loop import eventloop
+from vppaio.transports.stream import StreamTransport
 
 MEBIBYTE = 1 << 20
 BULK = 30 * 1000 * 1000
@@ -168,6 +171,60 @@ def test_buffered_protocol_gets_every_byte_in_its_own_buffer(stack: Site, size: 
             assert await protocol.lost is None
 
     stack.run(main)
+
+
+@pytest.mark.parametrize("factory", [Recorder, lambda: BufferedRecorder(100)])
+def test_urgent_data_does_not_hold_back_what_follows(factory: Any) -> None:
+    """A read ends at the urgent mark although there is more behind it, of which nothing will tell again."""
+
+    async def main() -> None:
+        async with Accepted(HostSite(), factory) as server:
+            ours, peer = await server.connect()
+            with peer:
+                peer.sendall(b"before")
+                await eventually(lambda: ours.heard == b"before")
+                for number in range(3):  # here, not in a thread: the loop finds all of it at once
+                    peer.sendall(b"<")
+                    peer.send(b"!", socket.MSG_OOB)
+                    peer.sendall(b">")
+                    await eventually(lambda: ours.heard == b"before" + b"<>" * (number + 1), limit=2)  # noqa: B023
+            await ours.lost
+
+    HostSite().run(main)
+
+
+def test_stream_that_has_no_nodelay_is_served_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as SCTP's, which not every kernel has: so here a session refuses the option."""
+
+    class Refusing:
+        def __init__(self, session: Any) -> None:
+            self.session = session
+
+        def set_option(self, *_: int) -> None:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    class RefusingWorker:
+        def __init__(self, worker: Any) -> None:
+            self.adopt_fd = lambda fd: Refusing(worker.adopt_fd(fd))
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        worker = loop._stacks.worker
+        monkeypatch.setattr(loop._stacks, "worker", lambda name: RefusingWorker(worker(name)))
+        monkeypatch.setattr(
+            eventloop, "StreamTransport", lambda loop, refusing, *rest: StreamTransport(loop, refusing.session, *rest)
+        )
+        with socket.create_server((HostSite.address, 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            peer, _ = listener.accept()
+        with peer:
+            ours.setblocking(False)
+            transport, _ = await loop.create_connection(Recorder, sock=ours)
+            transport.write(b"hello")
+            assert await in_thread(receive_exactly, peer, 5) == b"hello"
+            transport.close()
+
+    HostSite().run(main)
 
 
 def test_writelines_sends_all_pieces_in_order(stack: Site) -> None:

@@ -144,6 +144,8 @@ async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) 
     except BaseException:
         sock.abandon()
         raise
+    else:
+        sock._io = None  # of a datagram socket that was used before; the session's news went to the connector meanwhile
     finally:
         future = None  # type: ignore[assignment]  # break the cycle through the frame
 

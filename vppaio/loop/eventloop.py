@@ -6,6 +6,7 @@ on. This class is the table of contents: the work is in serve, connect, endpoint
 """
 
 import asyncio
+import contextlib
 import inspect
 import signal
 import socket
@@ -166,12 +167,18 @@ class EventLoop(Scheduler, SelectorLoop):
     ) -> Any:
         made = sockets.take(sock)
         if made is not None:
-            return StreamTransport(self, made.session, protocol, waiter, _with_peername(extra, made), server, made)
+            io = made._io  # sock_* may have read more than it was asked for
+            extra = _with_peername(extra, made)
+            transport = StreamTransport(self, made.session, protocol, waiter, extra, server, made)
+            if io is not None:
+                transport.take_back(io.take_kept())
+            return transport
         if sock.family in _INET and sock.type == socket.SOCK_STREAM:
             self._ensure_fd_no_transport(sock)
             extra = _with_peername(extra, sock)
             session = self._stacks.worker("host").adopt_fd(sock.fileno())
-            session.set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # of a stream that is not TCP, such as SCTP's
+                session.set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return StreamTransport(self, session, protocol, waiter, extra, server, sock)
         return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server)
 

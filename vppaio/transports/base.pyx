@@ -15,7 +15,7 @@ from asyncio.log import logger
 
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 
-from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 
 from vppaio.transports.pseudosocket import SessionSocket
 
@@ -38,7 +38,7 @@ cdef class SessionTransport(SessionHandler):
         self.low_water = DEFAULT_HIGH_WATER // 4
         self.set_protocol(protocol)
         try:
-            session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+            session.watch(self, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP)
         except BaseException:  # no memory; the session has the descriptor, and nobody has the session
             self.finished = True
             self.server = None

@@ -26,6 +26,7 @@ from libc.string cimport memcmp, memcpy
 
 from vppaio.reactor.session cimport Session
 from vppaio.transports.base cimport SessionTransport
+from vppaio.transports.mss cimport would_be_split
 from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport (
     EPOLLERR,
@@ -36,7 +37,6 @@ from vppaio.vcl.ops cimport (
     VCL_PROTO_UDP,
     VCL_TRAP_DATAGRAM_DIES,
     VCL_TRAP_DATAGRAM_EVENTS,
-    VCL_TRAP_DATAGRAM_SPLIT,
     vcl_endpoint,
 )
 
@@ -45,8 +45,6 @@ from vppaio.vcl.errors import os_error
 cdef enum:
     READS_PER_TURN = 32
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
-    MSS_IP4 = 1472  # VPP's udp { mtu 1500 } less the headers
-    MSS_IP6 = 1452
     # asyncio counts each datagram's header from 3.13 on, so that a flood of empty ones is flow-controlled too.
     HEADER_SIZE = 8
 
@@ -212,6 +210,7 @@ cdef class DatagramTransport(SessionTransport):
         """Offer one datagram: -1 it is gone (or its error was reported), 0 the FIFO has no room."""
         cdef Session session = self.session
         cdef Py_buffer view
+        cdef const vcl_endpoint *to = NULL if address is None else &self.to_endpoint
         cdef int n
         if address is None and not self.remote:
             n = -errno.EDESTADDRREQ
@@ -219,12 +218,10 @@ cdef class DatagramTransport(SessionTransport):
             if address is not None and self._resolve(address) < 0:
                 return -1
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            if session.ops.traps & VCL_TRAP_DATAGRAM_SPLIT and view.len > self._largest():
+            if would_be_split(session, view.len, to):
                 n = -EMSGSIZE
             else:
-                n = session.ops.session_sendto(
-                    session.handle, view.buf, <size_t> view.len, NULL if address is None else &self.to_endpoint
-                )
+                n = session.ops.session_sendto(session.handle, view.buf, <size_t> view.len, to)
             PyBuffer_Release(&view)
         if n >= 0:
             session.worker.n_written_bytes += n
@@ -234,11 +231,6 @@ cdef class DatagramTransport(SessionTransport):
             return 0
         self.protocol.error_received(os_error(n, "sendto", str(address or self.remote)))
         return -1
-
-    def _largest(self):
-        """Bytes that VPP sends in one datagram."""
-        remote = self.remote or self.to_address
-        return MSS_IP6 if remote is not None and ":" in remote[0] else MSS_IP4
 
     cdef int _resolve(self, object address) except -1:
         """Fill `to_endpoint`; -1 without exception if the error went to the protocol."""

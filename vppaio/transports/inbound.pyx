@@ -5,8 +5,8 @@ piece. Sessions are edge-triggered from birth, so two things differ from a selec
 
 - Nothing is registered or unregistered for pausing. A paused transport ignores the event and looks again on resume.
 - A read that returns less than it had room for has emptied the FIFO, and the next arrival is announced; one more read to
-  see WOULD_BLOCK would be for nothing. Not so at the start (news may have come before we watched) and once the peer has
-  hung up: then read to the end.
+  see WOULD_BLOCK would be for nothing. Not so at the start (news may have come before we watched), before the kernel's urgent
+  data, where a read stops short (EPOLLPRI comes with it), and once the peer has hung up: then read to the end.
 
 Base of transports.stream. On the loop's thread.
 """
@@ -45,6 +45,11 @@ cdef class InboundStream(SessionTransport):
         # Bound once and not for every message, as uvloop has it, too.
         self.get_buffer = getattr(protocol, "get_buffer", None) if self.buffered else None
         self.on_data = getattr(protocol, "buffer_updated" if self.buffered else "data_received", None)
+
+    def take_back(self, data):
+        """Deliver `data`, which came before the session was ours, ahead of all else."""
+        if data:
+            self.inbox = [data]
 
     def pause_reading(self):
         SessionTransport.pause_reading(self)

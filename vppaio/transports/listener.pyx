@@ -15,7 +15,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS
 
 from vppaio.vcl.address cimport address_of, fill_endpoint
-from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLRDHUP, vcl_endpoint
+from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, vcl_endpoint
 
 from vppaio.vcl.errors import connect_error, os_error
 
@@ -183,7 +183,7 @@ cdef class Connector(SessionHandler):
         self.address = address
         self.started = time.monotonic()
         session.connecting = True
-        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP)
 
     cdef int on_events(self, uint32_t events) except -1:
         cdef Session session = self.session

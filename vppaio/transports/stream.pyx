@@ -27,6 +27,7 @@ from vppaio.vcl.ops cimport (
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
+    EPOLLPRI,
     EPOLLRDHUP,
     VCL_TRAP_FIN_EXPIRES,
     iovec,
@@ -86,6 +87,8 @@ cdef class StreamTransport(InboundStream):
             self.hang_up = self.until_blocked = True
             if events & EPOLLERR:
                 self.was_reset = True
+        if events & EPOLLPRI:
+            self.until_blocked = True
         if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
             self.pseudo.set_readable(True)
         if not self.started:
