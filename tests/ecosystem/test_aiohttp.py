@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import trustme
+from aiohttp import web
 
 from tests.stacks.sites import PATIENCE, Site, in_thread, receive_all
-
-aiohttp = pytest.importorskip("aiohttp")
-web = pytest.importorskip("aiohttp.web")
 
 
 async def echo(request: Any) -> Any:
@@ -82,7 +82,6 @@ def test_server_answers_curl(stack: Site, tmp_path: Path) -> None:
 
 
 def test_server_answers_curl_over_tls(stack: Site, tmp_path: Path) -> None:
-    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(stack.address).configure_cert(context)
