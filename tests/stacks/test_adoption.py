@@ -334,6 +334,8 @@ def test_create_server_and_connect_accepted_socket_on_our_sockets(stack: Site) -
 
 
 def test_sock_methods_of_datagrams(stack: Site) -> None:
+    """uvloop#561, #655 and #628: sock_sendto, sock_recvfrom and sock_recvfrom_into."""
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
         sock: Any = vppaio.socket(type=socket.SOCK_DGRAM)

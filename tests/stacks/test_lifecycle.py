@@ -280,6 +280,8 @@ def test_20_loops_one_after_another(stack: Site) -> None:
 
 
 def test_loops_in_4_threads_at_once(stack: Site) -> None:
+    """zuvloop#113 and #132: loops in threads do not fight over what a process has once."""
+
     errors = []
 
     def one() -> None:
@@ -484,6 +486,8 @@ if child:
 
 
 def test_parent_and_child_of_a_fork_before_the_first_network_call_both_serve(stack: Site) -> None:
+    """uvloop#39: a child that hangs in create_server because its parent had a loop."""
+
     with stack.python("-c", FORKS_FIRST, stack.address, stdin=subprocess.PIPE) as program:
         assert program.stdout is not None
         ports = dict(program.stdout.readline().split() for _ in range(2))
@@ -496,6 +500,8 @@ def test_parent_and_child_of_a_fork_before_the_first_network_call_both_serve(sta
 
 @pytest.mark.trap("9: a forked child deletes its parent's worker", guard="vppaio/vcl/vpp_process.c: vppaio_vpp_forked")
 def test_forked_child_gets_a_clear_error_and_does_no_harm(stack: Site) -> None:
+    """uvloop#206: what runs in a child after a fork that is not ours."""
+
     # From a callback: from 3.14 on no task can end after its process has run another loop.
     body = """
     def fork():
@@ -533,6 +539,8 @@ def test_forked_child_gets_a_clear_error_and_does_no_harm(stack: Site) -> None:
 
 
 def test_multiprocessing_children_do_no_harm(stack: Site) -> None:
+    """Forked by a thread beside the loop's: the deadlocks of uvloop#118 and #268 were in hooks that wanted the GIL."""
+
     body = """
     import multiprocessing
     with multiprocessing.get_context("fork").Pool(2) as pool:
