@@ -27,10 +27,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def vpp_instance() -> Iterator[VppInstance]:
-    """The VPP all tests share; whole before each of them, see `_vpp_is_whole`."""
+def vpp_installed() -> None:
+    """For tests that need a VPP: where none can be started they are skipped, and fail if CI says that there is one."""
     if reason := VppInstance.unavailable():
         (pytest.fail if os.environ.get("CI_REQUIRE_VPP") == "1" else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def vpp_instance(vpp_installed: None) -> Iterator[VppInstance]:
+    """The VPP all tests share; whole before each of them, see `_vpp_is_whole`."""
+    with VppInstance() as vpp:
+        yield vpp
+
+
+@pytest.fixture
+def own_vpp(vpp_installed: None) -> Iterator[VppInstance]:
+    """One that may die. The shared one is attached to this process, which would have to survive as well."""
     with VppInstance() as vpp:
         yield vpp
 

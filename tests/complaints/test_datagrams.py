@@ -11,8 +11,7 @@ import pytest
 
 from tests.stacks.sites import HostSite, Site, eventually
 
-# Errors of sending go to error_received, and the endpoint lives on (uvloop#109, #601); broadcast (uvloop#540, #592) is
-# refused by name on VPP: tests/stacks/test_datagrams.py.
+# Answered elsewhere: errors of sending, and broadcast, tests/stacks/test_datagrams.py.
 
 
 class Heard(asyncio.DatagramProtocol):

@@ -17,9 +17,8 @@ import vppaio
 from tests.stacks.sites import ROOT, Site, eventually, in_thread, receive_all
 from tests.stacks.test_streams import Accepted, Recorder
 
-# sock_sendto, sock_recvfrom and sock_recvfrom_into (uvloop#561, #655 and #628): tests/stacks/test_adoption.py. Every
-# signature and what methods exist: tests/unit/test_signatures.py. uvicorn by import string (uvicorn#2435 and #2658) and
-# aiohttp's socket_factory (aiohttp#10520 and #10534): tests/ecosystem.
+# Answered elsewhere: sock_sendto, sock_recvfrom and sock_recvfrom_into, tests/stacks/test_adoption.py; every signature
+# and what methods exist, tests/unit/test_signatures.py; aiohttp's socket_factory, tests/ecosystem/test_aiohttp.py.
 
 
 @pytest.mark.parametrize("offset", [0, 1000])

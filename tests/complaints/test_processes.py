@@ -10,7 +10,7 @@ import pytest
 
 from tests.stacks.sites import PATIENCE, ROOT, Site
 
-# Fork with the stack attached, with threads or without (uvloop#39, #118, #268, #206): tests/stacks/test_lifecycle.py.
+# Answered elsewhere: forks with the stack attached, tests/stacks/test_lifecycle.py.
 
 SERVING = """
 import asyncio, signal, sys, vppaio

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import trustme
+from aiohttp import web
 
+import vppaio
 from tests.stacks.sites import PATIENCE, Site, in_thread, receive_all
-
-aiohttp = pytest.importorskip("aiohttp")
-web = pytest.importorskip("aiohttp.web")
 
 
 async def echo(request: Any) -> Any:
@@ -82,7 +83,6 @@ def test_server_answers_curl(stack: Site, tmp_path: Path) -> None:
 
 
 def test_server_answers_curl_over_tls(stack: Site, tmp_path: Path) -> None:
-    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(stack.address).configure_cert(context)
@@ -122,6 +122,38 @@ def test_client_keeps_connections_alive(stack: Site) -> None:
                 for number in range(20):
                     await ask(number)
                 await asyncio.gather(*(ask(number) for number in range(100, 150)))
+
+    stack.run(main)
+
+
+def kernels(info: Any) -> socket.socket:
+    """What users make of it: options that have to be set before the handshake."""
+    made = socket.socket(*info[:3])
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+@pytest.mark.parametrize("make", [kernels, lambda info: vppaio.socket(*info[:2])], ids=["kernel", "vppaio"])
+def test_client_connects_sockets_of_a_factory(stack: Site, make: Any) -> None:
+    """aiohttp#10520, #10534, #10962: socket_factory of TCPConnector. On VPP a session stands in for a kernel socket."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        asked: list[Any] = []
+
+        def factory(info: Any) -> Any:
+            asked.append(info[4])
+            return make(info)
+
+        with stack.serve(kernel_http) as server:
+            connector = aiohttp.TCPConnector(socket_factory=factory)
+            url = f"http://{server.address[0]}:{server.port}"
+            async with aiohttp.ClientSession(url, connector=connector) as session:
+                for number in range(3):
+                    async with session.get(f"/{number}") as response:
+                        assert await response.text() == f"GET /{number} HTTP/1.1"
+                assert asked == [server.address]
+                assert loop.statistics()["stacks"][stack.name]["sessions"] == 1
 
     stack.run(main)
 

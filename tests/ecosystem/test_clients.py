@@ -1,4 +1,4 @@
-"""websockets and httpx, unchanged, on our loop: what they connect to, and what connects to them, is the kernel's."""
+"""websockets, httpx and anyio, unchanged: what they connect to, and what connects to them, is the kernel's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import asyncio
 import sys
 from typing import Any
 
+import anyio
+import anyio.abc
+import httpx
 import pytest
+import websockets.asyncio.client
+import websockets.asyncio.server
+import websockets.sync.server
 
 from tests.ecosystem.test_aiohttp import kernel_http
 from tests.stacks.sites import PATIENCE, HostSite, Site, in_thread, port_of
@@ -25,14 +31,12 @@ print("done")
 
 
 def test_websockets_server(stack: Site) -> None:
-    server_module = pytest.importorskip("websockets.asyncio.server")
-
     async def echo(connection: Any) -> None:
         async for message in connection:
             await connection.send(message)
 
     async def main() -> None:
-        async with server_module.serve(echo, stack.address, 0, max_size=None) as server:
+        async with websockets.asyncio.server.serve(echo, stack.address, 0, max_size=None) as server:
             url = f"ws://{stack.address}:{port_of(server)}/"
             done = await in_thread(stack.command, [sys.executable, "-c", SYNC_CLIENT, url], PATIENCE * 3)
             assert done.stdout == "done\n", done.stderr
@@ -41,19 +45,16 @@ def test_websockets_server(stack: Site) -> None:
 
 
 def test_websockets_client(stack: Site) -> None:
-    client_module = pytest.importorskip("websockets.asyncio.client")
-    from websockets.sync.server import ServerConnection, serve
-
-    def echo(connection: ServerConnection) -> None:
+    def echo(connection: websockets.sync.server.ServerConnection) -> None:
         for message in connection:
             connection.send(message)
 
     async def main() -> None:
         with stack.listen() as listener:
             host, port = listener.getsockname()
-            with serve(echo, sock=listener) as server:
+            with websockets.sync.server.serve(echo, sock=listener) as server:
                 serving = asyncio.create_task(in_thread(server.serve_forever))
-                async with client_module.connect(f"ws://{host}:{port}/", proxy=None) as connection:
+                async with websockets.asyncio.client.connect(f"ws://{host}:{port}/", proxy=None) as connection:
                     for number in range(100):
                         await connection.send(f"message {number}")
                         assert await connection.recv() == f"message {number}"
@@ -65,7 +66,6 @@ def test_websockets_client(stack: Site) -> None:
 
 def test_httpx(stack: Site) -> None:
     """Over anyio, which polls the descriptor of get_extra_info("socket") before it uses a connection again."""
-    httpx = pytest.importorskip("httpx")
 
     async def main() -> None:
         with stack.serve(kernel_http) as server:
@@ -82,7 +82,6 @@ def test_httpx(stack: Site) -> None:
 
 def test_anyio_listener_and_task_group() -> None:
     """On the host stack: anyio accepts with sock_accept on the kernel socket that it made, which stays the kernel's."""
-    anyio = pytest.importorskip("anyio")
     stack = HostSite()
 
     async def echo(client: Any) -> None:
@@ -105,8 +104,6 @@ def test_anyio_listener_and_task_group() -> None:
 
 
 def test_anyio_connects(stack: Site) -> None:
-    anyio = pytest.importorskip("anyio")
-
     def echo(connection: Any) -> None:
         while data := connection.recv(1 << 16):
             connection.sendall(data)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.ecosystem.programs import free_port, running
 from tests.stacks.sites import PATIENCE, Site
-
-pytest.importorskip("uvicorn")
 
 APPLICATION = """
 async def app(scope, receive, send):
@@ -55,29 +52,19 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def command(stack: Site, directory: Path, port: int, *options: str) -> tuple[str, ...]:
+    return (
+        *("-m", "uvicorn", "application:app", "--app-dir", str(directory), "--log-level", "warning"),
+        *("--loop", "vppaio:new_event_loop", "--host", stack.address, "--port", str(port), *options),
+    )
+
+
 @contextlib.contextmanager
 def uvicorn(stack: Site, directory: Path, *options: str) -> Iterator[int]:
-    """A running uvicorn on our loop; ends as on Ctrl-C."""
-    with socket.socket() as free:
-        free.bind(("0.0.0.0", 0))
-        port: int = free.getsockname()[1]
-    command = ["-m", "uvicorn", "application:app", "--host", stack.address, "--port", str(port)]
-    command += ["--app-dir", str(directory), "--loop", "vppaio:new_event_loop", "--log-level", "warning", *options]
-    with stack.python(*command, stderr=subprocess.STDOUT) as process:
-        try:
-            deadline = time.monotonic() + PATIENCE * 2
-            while True:
-                with contextlib.suppress(OSError):
-                    stack.connect(port, 1).close()
-                    break
-                assert process.poll() is None, process.stdout and process.stdout.read()
-                assert time.monotonic() < deadline, "uvicorn does not listen"
-                time.sleep(0.05)
-            yield port
-            process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE) in (0, -signal.SIGINT)
-        finally:
-            process.kill()
+    """A running uvicorn on our loop."""
+    port = free_port()
+    with running(stack, port, *command(stack, directory, port, *options)):
+        yield port
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
@@ -92,7 +79,21 @@ def test_requests(stack: Site, directory: Path, tmp_path: Path, http: str) -> No
 
 
 def test_web_sockets(stack: Site, directory: Path) -> None:
-    pytest.importorskip("websockets")
     with uvicorn(stack, directory, "--ws", "auto") as port:
         done = stack.command([sys.executable, "-c", CLIENT, f"ws://{stack.address}:{port}/"])
         assert done.stdout == "done\n", done.stderr
+
+
+def test_second_process_on_the_same_address_is_told_so(stack: Site, directory: Path) -> None:
+    """As with `--workers 2` on VPP, where an address belongs to one application."""
+    with uvicorn(stack, directory) as port:
+        with stack.python(*command(stack, directory, port), stderr=subprocess.STDOUT) as second:
+            try:
+                said, _ = second.communicate(timeout=PATIENCE * 2)
+            finally:
+                second.kill()
+        assert second.returncode not in (0, -signal.SIGKILL)
+        assert "address already in use" in said.lower()
+        assert f"'{stack.address}', {port}" in said
+        done = stack.command(["curl", "-sS", "-m", "20", f"http://{stack.address}:{port}/"])
+        assert done.stdout == "0 bytes", done.stderr

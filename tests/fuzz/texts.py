@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
+import os
 import random
+from collections.abc import Callable
 from typing import Any, Final
+from unittest import mock
 
 from tests.fuzz.mutation import corpus, mutate
-from vppaio.config import Config, RouteTable
+from vppaio.config import Config, RouteTable, variable
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.session import TCP, UDP
 from vppaio.vcl import vclconf
 
-FIELDS: Final = ("routes", "app_name", "app_socket", "stack", "rx_fifo_size", "segment_size", "event_queue_size")
+FIELDS: Final = tuple(field.name for field in dataclasses.fields(Config))
+TEXT_FIELDS: Final = ("routes", "app_name", "app_socket", "vcl_config", "stack", "on_stack_loss")
 PORTS: Final = (-1, 0, 1, 65535, 65536, 1 << 31, 1 << 40)
 
 
@@ -42,10 +48,12 @@ class Texts:
             self.take(random.Random(0), seed.decode(errors="surrogateescape"))
 
     def take(self, rng: random.Random, text: str) -> None:
+        in_environment = text.replace("\0", "")  # where no value has a NUL
         for name in FIELDS:
-            with contextlib.suppress(ValueError):
-                config = Config(**{name: text})
-                vclconf.parse("own", vclconf.own(config), {}).require()  # what we take, we can write down
+            with mock.patch.dict(os.environ, {variable(name): in_environment}):
+                self.settle(Config)
+        for name in TEXT_FIELDS:
+            self.settle(functools.partial(Config, **{name: text}))
         with contextlib.suppress(ValueError):
             RouteTable(text, vpp_attached=True).stack_for(text.partition("/")[0])
         vclconf.parse("x", text, {})
@@ -57,3 +65,9 @@ class Texts:
         if "." in text or ":" in text or not text.strip():  # else it is a name, and the resolver is not ours
             with contextlib.suppress(ValueError, OSError, OverflowError, TypeError):
                 self._endpoint.sendto(b"x", (text[:40] if text[:1].isdigit() else "127.0.0.1", port))
+
+    @staticmethod
+    def settle(make: Callable[[], Config]) -> None:
+        """Settings that are taken can be written down for VCL."""
+        with contextlib.suppress(ValueError):
+            vclconf.parse("own", vclconf.own(make()), {}).require()

@@ -10,11 +10,8 @@ from tests.vppinstance import VppInstance
 
 @pytest.mark.vpp
 @pytest.mark.timeout(120)
-def test_service_comes_back_each_time_and_its_kernel_side_never_stops() -> None:
-    if reason := VppInstance.unavailable():
-        pytest.skip(reason)
-    with VppInstance() as vpp:
-        found = restarts(vpp, kills=2, clients=50)
+def test_service_comes_back_each_time_and_its_kernel_side_never_stops(own_vpp: VppInstance) -> None:
+    found = restarts(own_vpp, kills=2, clients=50)
     for restart in found:
         assert restart.outage < LONGEST_OUTAGE
         assert restart.slowest_answer < 2.0  # VCL sleeps for 1 s in the loop's thread

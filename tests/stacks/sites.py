@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -114,9 +114,12 @@ class Site:
 
     # -- vppaio in another process -----------------------------------------------------------------------------------
 
-    def python(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def python(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
         """A Python program beside the loop, not in the namespace: its vppaio uses this stack."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | self.interpreter_environment
+        ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | self.interpreter_environment
+        environment = os.environ | ours | dict(environment or {})
         return subprocess.Popen(
             [sys.executable, *arguments],
             **{"env": environment, "text": True, "stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options,

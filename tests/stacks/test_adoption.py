@@ -16,7 +16,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import hypercorn.asyncio
+import hypercorn.config
 import pytest
+import uvicorn
+from aiohttp import web
 
 import vppaio
 from tests.stacks.sites import PATIENCE, Site, VppSite, eventually, in_thread, port_of, receive_all
@@ -90,8 +95,6 @@ def test_adoption_can_be_switched_off(stack: Site) -> None:
 
 
 def test_aiohttp_sock_site(stack: Site) -> None:
-    web = pytest.importorskip("aiohttp.web")
-
     async def main() -> None:
         async def answer(request: Any) -> Any:
             return web.Response(text=f"{request.path} for {request.remote}")
@@ -124,8 +127,6 @@ async def greet(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_uvicorn_serves_sockets_given_to_it(stack: Site) -> None:
-    uvicorn = pytest.importorskip("uvicorn")
-
     async def main() -> None:
         sock = bound(stack)
         port = sock.getsockname()[1]
@@ -140,18 +141,14 @@ def test_uvicorn_serves_sockets_given_to_it(stack: Site) -> None:
 
 
 def test_hypercorn(stack: Site) -> None:
-    pytest.importorskip("hypercorn")
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
-
     async def main() -> None:
-        config = Config()
+        config = hypercorn.config.Config()
         with bound(stack) as free:
             port = free.getsockname()[1]
         config.bind = [f"{ANY}:{port}"]
         config.accesslog = config.errorlog = None
         stop = asyncio.Event()
-        serving = asyncio.create_task(serve(greet, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
+        serving = asyncio.create_task(hypercorn.asyncio.serve(greet, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
         for _ in range(100):
             with contextlib.suppress(AssertionError):
                 assert await in_thread(get, stack, port, "/h") == f"/h for {stack.peer_address}"
@@ -204,7 +201,6 @@ def answer_http(connection: socket.socket) -> None:
 
 def test_aiohttp_client_connects_kernel_sockets(stack: Site) -> None:
     """Its happy eyeballs make sockets and call sock_connect."""
-    aiohttp = pytest.importorskip("aiohttp")
 
     async def main() -> None:
         with stack.serve(answer_http) as server:
@@ -338,6 +334,8 @@ def test_create_server_and_connect_accepted_socket_on_our_sockets(stack: Site) -
 
 
 def test_sock_methods_of_datagrams(stack: Site) -> None:
+    """uvloop#561, #655 and #628: sock_sendto, sock_recvfrom and sock_recvfrom_into."""
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
         sock: Any = vppaio.socket(type=socket.SOCK_DGRAM)

@@ -128,6 +128,8 @@ def test_connected_endpoint_with_an_address_of_its_own(stack: Site) -> None:
 
 
 def test_refused_endpoint_hears_the_error_and_lives_on(stack: Site) -> None:
+    """uvloop#109 and #601: errors of sending go to error_received."""
+
     async def main() -> None:
         peer = kernel_socket(stack)
         address = peer.getsockname()
@@ -295,6 +297,8 @@ def test_many_endpoints_leave_nothing_behind(stack: Site) -> None:
 
 @pytest.mark.vpp
 def test_broadcast_is_refused_by_name(vpp_site: VppSite) -> None:
+    """uvloop#540 and #592 want it; VPP's session layer has none, and does not look as if."""
+
     async def main() -> None:
         with pytest.raises(OSError, match="allow_broadcast"):
             await asyncio.get_running_loop().create_datagram_endpoint(

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -122,15 +121,6 @@ class Program:
         self.process.stdin.flush()
 
 
-@pytest.fixture
-def mortal_vpp() -> Iterator[VppInstance]:
-    """A VPP of its own: that of the other tests is attached to this process, which would have to survive as well."""
-    if reason := VppInstance.unavailable():
-        pytest.skip(reason)
-    with VppInstance() as vpp:
-        yield vpp
-
-
 def echo_until_lost(peer: socket.socket) -> None:
     with peer, contextlib.suppress(OSError):
         while True:
@@ -153,8 +143,8 @@ def serves_again(site: VppSite, port: int) -> bool:
 @pytest.mark.trap("11: only some sessions hear that VPP died", guard="vppaio/reactor/worker.pyx: check_lost")
 @pytest.mark.trap("11: closing a session after VPP died", guard="vppaio/vcl/vpp_worker.c: drain_parked")
 @pytest.mark.timeout(120)
-def test_service_survives_the_death_of_vpp(mortal_vpp: VppInstance) -> None:
-    vpp, site = mortal_vpp, VppSite(mortal_vpp)
+def test_service_survives_the_death_of_vpp(own_vpp: VppInstance) -> None:
+    vpp, site = own_vpp, VppSite(own_vpp)
     with site.listen() as listener, site.silence() as silent:
         port = listener.getsockname()[1]
         service = Program(site, site.address, site.peer_address, str(port), str(silent[1]))
@@ -263,11 +253,11 @@ while True:
 """
 
 
-def test_worker_that_waits_for_a_loop_comes_along_at_each_restart(mortal_vpp: VppInstance) -> None:
+def test_worker_that_waits_for_a_loop_comes_along_at_each_restart(own_vpp: VppInstance) -> None:
     """VCL counts the workers that attach; with one left out the second restart ended the process by exit(1)."""
     with subprocess.Popen(
-        [sys.executable, "-c", TWO_WORKERS, mortal_vpp.address],
-        env=os.environ | mortal_vpp.environment() | {"VPPAIO_STACK": "vpp"},
+        [sys.executable, "-c", TWO_WORKERS, own_vpp.address],
+        env=os.environ | own_vpp.environment() | {"VPPAIO_STACK": "vpp"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -276,8 +266,8 @@ def test_worker_that_waits_for_a_loop_comes_along_at_each_restart(mortal_vpp: Vp
         assert program.stdout is not None
         for _ in range(3):
             assert program.stdout.readline() == "serving\n"
-            mortal_vpp.kill()
-            mortal_vpp.start()
+            own_vpp.kill()
+            own_vpp.start()
             program.stdin.write("\n")
             program.stdin.flush()
         assert program.stdout.readline() == "serving\n"
@@ -310,8 +300,8 @@ vppaio.run(main())
 
 
 @pytest.mark.parametrize("way", ["restore", "fail"])
-def test_program_hears_of_the_loss_and_chooses_what_becomes_of_its_server(mortal_vpp: VppInstance, way: str) -> None:
-    vpp = mortal_vpp
+def test_program_hears_of_the_loss_and_chooses_what_becomes_of_its_server(own_vpp: VppInstance, way: str) -> None:
+    vpp = own_vpp
     with subprocess.Popen(
         [sys.executable, "-uc", HOOKED, vpp.address],
         env=os.environ | vpp.environment() | {"VPPAIO_STACK": "vpp", "VPPAIO_ON_STACK_LOSS": way},

@@ -158,9 +158,9 @@ def test_byte_after_a_long_sleep_is_answered_at_once(stack: Site) -> None:
 
 @pytest.mark.timeout(120)
 def test_10_ms_timers_fire_at_most_2_ms_late_under_1000_echoing_connections(stack: Site) -> None:
-    """Late by the loop's own doing: the service goes before everybody else on this machine, where that is allowed.
-    Otherwise what is measured is who else wants its CPU, and only the median is held to the 2 ms. For the same reason
-    it has three tries: a machine that stalls is late with everything."""
+    """Held to the 2 ms is the 99th percentile, not the latest timer, in the best of three runs: a machine that stalls
+    is late with everything. Late by the loop's own doing is what counts, so the service goes before everybody else on
+    this machine; where that is not allowed, who else wants its CPU is measured as well, and only the median is held."""
     for tries_left in (2, 1, 0):
         late, at = _late_timers(stack)
         if late[at] <= 0.002 or not tries_left:

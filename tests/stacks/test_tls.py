@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
+from OpenSSL import SSL
 
 from tests.stacks.sites import PATIENCE, Site, in_thread, port_of, receive_all
 
@@ -39,14 +40,12 @@ class Certificates:
         return ssl.create_default_context(cafile=self.ca if trusting else None)
 
     def pyopenssl_server(self) -> Any:
-        SSL = pytest.importorskip("OpenSSL.SSL")
         context = SSL.Context(SSL.TLS_METHOD)
         context.use_certificate_chain_file(self.chain)
         context.use_privatekey_file(self.key)
         return context
 
     def pyopenssl_client(self, trusting: bool = True) -> Any:
-        SSL = pytest.importorskip("OpenSSL.SSL")
         context = SSL.Context(SSL.TLS_METHOD)
         if trusting:
             context.load_verify_locations(self.ca)

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 import pytest
+import uvloop
 
 from tests.stacks.sites import HostSite, Site, eventually, in_thread, port_of, receive_all, receive_exactly
 from tests.stacks.test_tls import Certificates
@@ -73,7 +74,7 @@ def place(request: pytest.FixtureRequest) -> Site:
         case "asyncio":
             return OtherLoop(asyncio.SelectorEventLoop)
         case "uvloop":
-            return OtherLoop(pytest.importorskip("uvloop").new_event_loop)
+            return OtherLoop(uvloop.new_event_loop)
         case "host":
             return HostSite()
         case _:

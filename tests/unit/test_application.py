@@ -11,7 +11,6 @@ import sys
 import pytest
 
 from tests.fakes.libvppcom import clean_environment, run_python, silent_vpp, stub
-from tests.vppinstance import VppInstance
 from vppaio.config import APP_SOCKET, Config
 from vppaio.vcl import application
 
@@ -203,9 +202,8 @@ def test_vpp_that_hangs_is_given_up_and_the_process_ends_well(app_socket):
     assert done.returncode == 7
 
 
+@pytest.mark.usefixtures("vpp_installed")
 def test_real_vcl_on_a_vpp_that_hangs(tmp_path):
-    if (reason := VppInstance.unavailable()) is not None:
-        pytest.skip(reason)
     path = tmp_path / "app"
     with silent_vpp(path):
         done = run_python(

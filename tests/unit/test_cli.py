@@ -292,7 +292,6 @@ def test_programs_own_sigterm_handler_stays(script):
 
 
 def test_demo_serves_says_where_and_stops():
-    pytest.importorskip("aiohttp")
     command = [sys.executable, "-m", "vppaio", "demo", "--stack", "host", "--port", "0"]
     with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True) as server:
         line = server.stdout.readline()
@@ -316,7 +315,6 @@ def test_demo_serves_says_where_and_stops():
 
 
 def test_demo_check_proves_itself():
-    pytest.importorskip("aiohttp")
     done = vppaio("demo", "--check")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("vppaio demo on the host stack: http://127.0.0.1:")
@@ -326,14 +324,12 @@ def test_demo_check_proves_itself():
 
 
 def test_demo_check_fails_where_the_server_does():
-    pytest.importorskip("aiohttp")
     done = vppaio("demo", "--check", "--host", "203.0.113.1")
     assert done.returncode == 1
     assert "203.0.113.1" in done.stderr
 
 
 def test_demo_on_a_port_in_use_is_one_line():
-    pytest.importorskip("aiohttp")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_one_line(vppaio("demo", "--port", str(port)), 1, "127.0.0.1", str(port))
@@ -346,7 +342,6 @@ def test_demo_without_aiohttp_says_what_to_install(tmp_path):
 
 
 def test_demo_file_runs_on_stock_asyncio():
-    pytest.importorskip("aiohttp")
     import vppaio.demo as demo
 
     command = [sys.executable, demo.__file__, "--port", "0"]
@@ -358,7 +353,6 @@ def test_demo_file_runs_on_stock_asyncio():
 
 @pytest.mark.vpp
 def test_demo_check_on_vpp(vpp_instance):
-    pytest.importorskip("aiohttp")
     done = vppaio("demo", "--check", VPPAIO_STACK="vpp", VPPAIO_APP_SOCKET=vpp_instance.app_socket)
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"vppaio demo on the VPP stack: http://{vpp_instance.address}:")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import socket
+import ssl
 from asyncio import base_events, sslproto
 from pathlib import Path
 
 import pytest
 
+import vppaio
 from vppaio.loop import private
 
 SOURCE = ast.parse(Path(private.__file__).read_text())
@@ -63,4 +66,22 @@ def test_loop_has_what_we_use():
 
 
 def test_ssl_sockets_are_refused():
-    private.check_ssl_socket(None)
+    """In asyncio's words: their bytes would go around the TLS that they do."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        plain, peer = socket.socketpair()
+        context = ssl.create_default_context()
+        with peer, context.wrap_socket(plain, server_hostname="x", do_handshake_on_connect=False) as sock:
+            sock.setblocking(False)
+            refused = pytest.raises(TypeError, match="Socket cannot be of type SSLSocket")
+            with refused:
+                private.check_ssl_socket(sock)
+            with refused:
+                await loop.sock_recv(sock, 1)
+            with refused:
+                await loop.create_connection(asyncio.Protocol, sock=sock)
+            with refused:
+                await loop.create_server(asyncio.Protocol, sock=sock)
+
+    vppaio.run(main(), config=vppaio.Config(stack="host"))

@@ -1,8 +1,6 @@
-"""The shared VPP as a `Site`, and one of its own for a test that kills it."""
+"""The shared VPP as a `Site`."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,12 +11,3 @@ from tests.vppinstance import VppInstance
 @pytest.fixture
 def site(vpp_instance: VppInstance) -> VppSite:
     return VppSite(vpp_instance)
-
-
-@pytest.fixture
-def own_vpp() -> Iterator[VppInstance]:
-    """One that may die."""
-    if reason := VppInstance.unavailable():
-        pytest.skip(reason)
-    with VppInstance() as vpp:
-        yield vpp

@@ -197,6 +197,8 @@ vppaio.run(main(), config=config)
     "10: read_segments starves a writer through shared memory", guard="vppaio/vcl/libvppcom.c: session_read"
 )
 def test_20_mb_there_and_back_through_shared_memory(site: VppSite) -> None:
+    """envoy-vpp#5: receiving without a copy, which VCL's users stumble over. So bytes are copied out of the FIFO."""
+
     async def main() -> None:
         server = await asyncio.get_running_loop().create_server(Echo, site.address, 0)
         done = await in_thread(python, site.vpp, THROUGH_MEMORY, site.address, str(port_of(server)))

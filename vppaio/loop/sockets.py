@@ -77,17 +77,15 @@ def _stand_in(made: SessionSocket, sock: socket.socket) -> None:
 
 def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
     """Whether a kernel socket for this address is to be VPP's."""
-    return (
-        isinstance(sock, socket.socket)
-        and sock.family in _INET
-        and loop._config.adopt_sockets
-        and loop._stacks.stack_for(ip) == "vpp"
-    )
+    return sock.family in _INET and loop._config.adopt_sockets and loop._stacks.stack_for(ip) == "vpp"
 
 
 def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
     """A SessionSocket bound to the address of `sock`, if that is VPP's and `sock` has no peer; else `sock`."""
-    if not isinstance(sock, socket.socket) or sock.family not in _INET:
+    check_ssl_socket(sock)  # asyncio would see the SessionSocket only
+    # Not only socket.socket: gunicorn's workers hand over its TCPSocket, which forwards to one. What has no `close`, as
+    # asyncio's TransportSocket, is not the owner.
+    if isinstance(sock, SessionSocket) or getattr(sock, "family", None) not in _INET or not hasattr(sock, "close"):
         return sock
     address = sock.getsockname()
     if address[1] == 0 or _is_connected(sock) or not adopts(loop, sock, address[0]):
