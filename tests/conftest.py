@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 
 import pytest
 
 from tests.traps import guards
 from tests.vppinstance import VppInstance
+
+# Kernel peers of thousands of connections are descriptors of this process.
+_, _most_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_most_descriptors, _most_descriptors))
 
 _collected: list[pytest.Item] = []
 

@@ -45,10 +45,8 @@ vppaio.run(main())
 
 
 @pytest.fixture(params=["use-private-rx-mqs", ""])
-def slow_vpp(request: pytest.FixtureRequest) -> Iterator[VppInstance]:
+def slow_vpp(request: pytest.FixtureRequest, vpp_installed: None) -> Iterator[VppInstance]:
     """One whose queue is the application's own, with an eventfd, and one with a queue for all, and a mutex."""
-    if reason := VppInstance.unavailable():
-        pytest.skip(reason)
     with VppInstance(session=f"{request.param} event-queue-length 2048") as vpp:
         yield vpp
 

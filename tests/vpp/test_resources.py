@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -158,15 +157,12 @@ def service(vpp: VppInstance, conf: Path | None = None, **settings: str) -> Iter
 @contextlib.contextmanager
 def many(running: Service, number: int) -> Iterator[list[socket.socket]]:
     """Up to `number` kernel connections, as many as are not refused at once."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as peers:
         made = []
         for _ in range(number):
             with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
                 made.append(peers.enter_context(running.connect()))
         yield made
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def conf_of(vpp: VppInstance, folder: Path, **changes: str) -> Path:
