@@ -166,23 +166,60 @@ def test_hypercorn(stack: Site) -> None:
     stack.run(main)
 
 
-def test_datagram_endpoint_on_a_bound_kernel_socket(stack: Site) -> None:
-    class EchoDatagrams(asyncio.DatagramProtocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
+class EchoDatagrams(asyncio.DatagramProtocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
 
-        def datagram_received(self, data: bytes, address: Any) -> None:
-            self.transport.sendto(data, address)
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.transport.sendto(data, address)
 
+
+both_kinds = pytest.mark.parametrize("ours", [False, True], ids=["kernel socket", "vppaio.socket"])
+
+
+@both_kinds
+def test_datagram_endpoint_on_a_bound_socket(stack: Site, ours: bool) -> None:
     async def main() -> None:
-        sock = bound(stack, socket.SOCK_DGRAM)
-        sock.setblocking(False)
+        sock: Any
+        if ours:
+            sock = vppaio.socket(type=socket.SOCK_DGRAM)
+            sock.bind((stack.address, 0))
+        else:
+            sock = bound(stack, socket.SOCK_DGRAM)
+            sock.setblocking(False)
         port = sock.getsockname()[1]
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(EchoDatagrams, sock=sock)
         with stack.datagrams() as peer:
             peer.settimeout(PATIENCE)
             peer.sendto(b"anybody?", (stack.address, port))
             assert (await in_thread(peer.recvfrom, 100))[0] == b"anybody?"
+        transport.close()
+        await eventually(lambda: sock.fileno() == -1)
+
+    stack.run(main)
+
+
+@both_kinds
+def test_datagram_endpoint_on_a_connected_socket(stack: Site, ours: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sock: Any
+        if ours:
+            sock = vppaio.socket(type=socket.SOCK_DGRAM)
+        else:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+        with stack.datagrams() as peer:
+            peer.settimeout(PATIENCE)
+            await loop.sock_connect(sock, peer.getsockname())
+            transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, sock=sock)
+            assert transport.get_extra_info("peername") == peer.getsockname()
+            transport.sendto(b"first")
+            data, address = await in_thread(peer.recvfrom, 100)
+            assert data == b"first"
+            assert address == transport.get_extra_info("sockname")
+            peer.sendto(b"and back", address)
+            assert (await in_thread(peer.recvfrom, 100)) == (b"and back", address)
         transport.close()
         await eventually(lambda: sock.fileno() == -1)
 

@@ -9,6 +9,8 @@ VPP's UDP differs in ways that the table names as traps (vcl_ops.h, vcl-facts 6)
   further one is queued and somebody looks. Both are answered by a timer: soon after EAGAIN on send or an event that brought
   nothing, with growing pauses up to a second on an idle endpoint.
 - A datagram above the MSS would be split: EMSGSIZE instead.
+- An empty datagram would not be sent, and one from a wildcard address would be lost: the table refuses them, and the
+  protocol gets the error.
 - ICMP unreachable ends a connected session. The protocol gets ConnectionRefusedError, as on the kernel, and a fresh
   session takes over.
 """
@@ -33,6 +35,8 @@ from vppaio.vcl.ops cimport (
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
+    VCL_MSS_IP4,
+    VCL_MSS_IP6,
     VCL_PROTO_UDP,
     VCL_TRAP_DATAGRAM_DIES,
     VCL_TRAP_DATAGRAM_EVENTS,
@@ -45,8 +49,6 @@ from vppaio.vcl.errors import os_error
 cdef enum:
     READS_PER_TURN = 32
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
-    MSS_IP4 = 1472  # VPP's udp { mtu 1500 } less the headers
-    MSS_IP6 = 1452
     # asyncio counts each datagram's header from 3.13 on, so that a flood of empty ones is flow-controlled too.
     HEADER_SIZE = 8
 
@@ -80,6 +82,7 @@ cdef class DatagramTransport(SessionTransport):
         self.remote = address
         self.begin(session, loop, protocol, waiter, extra, None, sock)
         self.get_extra_info("sockname")  # VCL overwrites it with every datagram's
+        self.peer = address or self.get_extra_info("peername")
         if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
             self._look_again(SUSPICIOUS_S)
 
@@ -94,7 +97,7 @@ cdef class DatagramTransport(SessionTransport):
             return self._revived(events)
         if events & EPOLLOUT and self.backlog_size:
             self._flush()
-        if events & (EPOLLERR | EPOLLHUP) and self.session.ops.traps & VCL_TRAP_DATAGRAM_DIES and self.remote:
+        if events & (EPOLLERR | EPOLLHUP) and self.session.ops.traps & VCL_TRAP_DATAGRAM_DIES and self.peer:
             self.protocol.error_received(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
             self._revive()
         elif events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP) and self.started and not self.paused:
@@ -213,7 +216,9 @@ cdef class DatagramTransport(SessionTransport):
         cdef Session session = self.session
         cdef Py_buffer view
         cdef int n
-        if address is None and not self.remote:
+        if self.peer:
+            address = None  # as asyncio, which calls send then
+        if address is None and not self.peer:
             n = -errno.EDESTADDRREQ
         else:
             if address is not None and self._resolve(address) < 0:
@@ -232,13 +237,13 @@ cdef class DatagramTransport(SessionTransport):
         if n == -EAGAIN:
             session.worker.n_write_blocked += 1
             return 0
-        self.protocol.error_received(os_error(n, "sendto", str(address or self.remote)))
+        self.protocol.error_received(os_error(n, "sendto", str(address or self.peer), stack=session.stack))
         return -1
 
     def _largest(self):
         """Bytes that VPP sends in one datagram."""
-        remote = self.remote or self.to_address
-        return MSS_IP6 if remote is not None and ":" in remote[0] else MSS_IP4
+        remote = self.peer or self.to_address
+        return VCL_MSS_IP6 if remote is not None and ":" in remote[0] else VCL_MSS_IP4
 
     cdef int _resolve(self, object address) except -1:
         """Fill `to_endpoint`; -1 without exception if the error went to the protocol."""
@@ -287,7 +292,7 @@ cdef class DatagramTransport(SessionTransport):
         cdef vcl_endpoint remote
         if self.finished or self.closing:
             return
-        fill_endpoint(&remote, self.remote[0], self.remote[1], 0)
+        fill_endpoint(&remote, self.peer[0], self.peer[1], 0)
         local = self.get_extra_info("sockname")
         old.close()
         fresh = old.worker.create(VCL_PROTO_UDP, remote.is_ip4)
@@ -299,7 +304,7 @@ cdef class DatagramTransport(SessionTransport):
         self.reviving = fresh.connecting = rv == -EINPROGRESS
         fresh.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
         if rv < 0 and rv != -EINPROGRESS:
-            self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
+            self._fatal_error(os_error(rv, "connect", str(self.peer)), "Fatal error on datagram transport")
 
     def _revived(self, uint32_t events):
         cdef int rv = self.session.ops.session_connect_result(self.session.handle, events)
@@ -307,7 +312,7 @@ cdef class DatagramTransport(SessionTransport):
             return 0
         self.reviving = self.session.connecting = False
         if rv < 0:
-            self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
+            self._fatal_error(os_error(rv, "connect", str(self.peer)), "Fatal error on datagram transport")
         else:
             self._flush()
         return 0

@@ -7,7 +7,7 @@ Made by transports.pseudosocket; asks reactor.session. On the loop's thread.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, ENOBUFS
+from libc.errno cimport EAGAIN, EMSGSIZE, ENOBUFS
 from libc.stdint cimport uint32_t
 
 from vppaio.reactor.session cimport Session, SessionHandler
@@ -18,7 +18,10 @@ from vppaio.vcl.ops cimport (
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
+    VCL_MSS_IP4,
+    VCL_MSS_IP6,
     VCL_TRAP_DATAGRAM_EVENTS,
+    VCL_TRAP_DATAGRAM_SPLIT,
     vcl_endpoint,
 )
 
@@ -85,7 +88,7 @@ cdef class SocketIO(SessionHandler):
             self.session.worker.n_write_blocked += 1
             self.session.worker.n_write_starved += self.starved
             n = -EAGAIN
-        check(n, call, detail)
+        check(n, call, detail, stack=self.session.stack)
         self.session.worker.n_written_bytes += n
         return n
 
@@ -111,6 +114,8 @@ cdef class SocketIO(SessionHandler):
         return PyBytes_FromStringAndSize(session.worker.buffer, self._read(n, "recvfrom")), address_of(&source)
 
     def send(self, data):
+        if self.datagram:
+            return self.sendto(data, None)
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         cdef int n = self.session.ops.session_write(self.session.handle, view.buf, <size_t> view.len)
@@ -126,11 +131,25 @@ cdef class SocketIO(SessionHandler):
         ):
             raise ValueError(f"not an IP address: {address[0]!r}")
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        n = self.session.ops.session_sendto(
-            self.session.handle, view.buf, <size_t> view.len, NULL if address is None else &target
-        )
+        if view.len > VCL_MSS_IP6 and self._would_be_split(view.len, NULL if address is None else &target):
+            n = -EMSGSIZE
+        else:
+            n = self.session.ops.session_sendto(
+                self.session.handle, view.buf, <size_t> view.len, NULL if address is None else &target
+            )
         PyBuffer_Release(&view)
         return self._written(n, "sendto", str(address))
+
+    cdef bint _would_be_split(self, Py_ssize_t size, vcl_endpoint *to):
+        """Whether VPP would make several datagrams of one of this size."""
+        cdef vcl_endpoint peer
+        if not self.session.ops.traps & VCL_TRAP_DATAGRAM_SPLIT:
+            return False
+        if to == NULL:
+            to = &peer
+            if self.session.ops.session_peer(self.session.handle, to) < 0:
+                return False
+        return size > (VCL_MSS_IP4 if to.is_ip4 else VCL_MSS_IP6)
 
     def accept(self):
         """The next connection's session and peer address."""
