@@ -691,10 +691,62 @@ def test_shutdown_of_the_socket_ends_our_half(stack: Site, role: str) -> None:
     stack.run(main)
 
 
-def test_a_session_socket_cannot_be_duplicated(vpp_site: VppSite) -> None:
+@both_roles
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_connection_lives_as_long_as_one_of_its_sockets(stack: Site, role: str, end: str) -> None:
     async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with Pair(stack, role) as (ours, theirs):
+            ours.socket.dup().close()
+            theirs.sendall(b"still there")
+            await eventually(lambda: ours.heard == b"still there")
+            duplicate = ours.socket.dup()
+            assert duplicate.getpeername() == theirs.getsockname()
+            getattr(ours.transport, end)()
+            await asyncio.sleep(0.05)
+            theirs.sendall(b"nobody is listening")
+            stack.settle()
+            await asyncio.sleep(0.05)
+            transport, heir = await loop.create_connection(Connection, sock=duplicate)
+            await eventually(lambda: heir.heard == b"nobody is listening")
+            assert ours.heard == b"still there"
+            transport.write(b"I am")
+            transport.close()
+            assert await in_thread(receive_all, theirs) == b"I am"
+
+    stack.run(main)
+
+
+def test_duplicate_of_a_connection_that_has_ended_is_refused(vpp_site: VppSite) -> None:
+    """Its session's handle may be another's by now."""
+
+    async def main() -> None:
+        async with Pair(vpp_site, "server") as (ours, theirs):
+            duplicate = ours.socket.dup()
+            ours.transport.write_eof()
+            theirs.close()  # both directions are at their end: the session closes
+            await eventually(lambda: duplicate.fileno() == -1)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await asyncio.get_running_loop().create_connection(Connection, sock=duplicate)
+            duplicate.close()
+
+    vpp_site.run(main)
+
+
+def test_what_cannot_be_duplicated_is_not(vpp_site: VppSite) -> None:
+    async def main() -> None:
+        datagrams = vppaio.socket(type=socket.SOCK_DGRAM)
+        with vppaio.socket() as unused, vppaio.socket() as listener, datagrams:
+            listener.bind((vpp_site.address, 0))
+            listener.listen()
+            datagrams.bind((vpp_site.address, 0))
+            for sock in (unused, listener, datagrams):
+                with pytest.raises(NotImplementedError, match="dup"):
+                    sock.dup()
         async with Pair(vpp_site, "server") as (ours, _):
-            with pytest.raises(NotImplementedError, match="dup"):
+            while not ours.transport.get_write_buffer_size():
+                ours.transport.write(bytes(1 << 20))
+            with pytest.raises(BlockingIOError, match="dup"):
                 ours.socket.dup()
 
     vpp_site.run(main)

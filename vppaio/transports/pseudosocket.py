@@ -12,6 +12,7 @@ import errno
 import os
 import random
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,7 @@ class SessionSocket:
         self._poll_fd = -1
         self._readable = False
         self._closed = False
+        self._sharers: weakref.WeakSet[SessionSocket] | None = None  # this one and its duplicates, once it has some
         # A kernel socket that this one stands in for (loop.sockets); closed with it.
         self.kernel_socket: socket.socket | None = None
 
@@ -100,6 +102,8 @@ class SessionSocket:
             OSError: EBADF, it is closed.
         """
         self._require_open()
+        if self._session is not None and self._session.closed and self._sharers is not None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # by a transport that had it, too
         if self._session is None:
             protocol = TCP if self.type == socket.SOCK_STREAM else UDP
             self._session = self.worker.create(protocol, self.family == socket.AF_INET)
@@ -298,7 +302,40 @@ class SessionSocket:
         return False
 
     def dup(self) -> "SessionSocket":
-        raise NotImplementedError("dup: a VPP session has one owner")
+        """Another socket on the same session, which closes with the last of them.
+
+        For who takes a connection away from its transport to give it to a new one (aiomysql, before TLS). Only one can
+        hear of a session's events: the new one takes over, and the old one is to be closed.
+
+        Raises:
+            NotImplementedError: there is no connection to share.
+            BlockingIOError: its transport has something to send yet, which nobody would.
+        """
+        self._require_open()
+        session = self._session
+        if (
+            self.type != socket.SOCK_STREAM
+            or session is None
+            or session.closed
+            or session.get_option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ):
+            raise NotImplementedError("dup: only an open connection can be duplicated, no listener, no datagram socket")
+        if getattr(session.owner, "get_write_buffer_size", int)():
+            raise BlockingIOError(errno.EAGAIN, "dup: the transport has not sent everything yet, drain it before")
+        copy = SessionSocket(self.worker, self.family, self.type, session)
+        copy._bound, copy._options = self._bound, self._options.copy()
+        if self._sharers is None:
+            self._sharers = weakref.WeakSet([self])
+        copy._sharers = self._sharers
+        copy._sharers.add(copy)
+        return copy
+
+    def leave(self) -> bool:
+        """Let go of the session; returns whether a duplicate goes on with it."""
+        sharers, self._sharers = self._sharers, None
+        if sharers is not None:
+            sharers.discard(self)
+        return bool(sharers)
 
     def detach(self) -> int:
         """Forget the session, which its transport goes on to own."""
@@ -310,7 +347,7 @@ class SessionSocket:
         """Close the session and be as new: after a connect that failed, another may be tried."""
         session, self._session = self._session, None
         self._io = None
-        if session is not None:
+        if not self.leave() and session is not None:
             session.discard()
 
     def close(self) -> None:
