@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.stacks.sites import HostSite, Site, eventually, in_thread, port_of, reset
+from tests.stacks.sites import HostSite, Site, eventually, in_thread, port_of, receive_exactly, reset
 from tests.stacks.test_streams import Accepted, Recorder
 from tests.stacks.test_tls import Certificates, certificates
 
@@ -141,6 +141,37 @@ def test_the_socket_behind_does_not_hide(stack: Site) -> None:
             ours, theirs = await accepted.connect()
             assert ours.transport.get_extra_info("socket")._sock.getpeername() == theirs.getsockname()
             theirs.close()
+
+    stack.run(main)
+
+
+def test_connection_is_not_closed_with_the_transport_it_was_taken_from(stack: Site, certificates: Certificates) -> None:
+    """aiomysql#966: before TLS it takes the transport's socket, duplicates it, closes the transport and makes a
+    connection from the duplicate."""
+
+    def server(peer: socket.socket) -> None:
+        peer.sendall(b"greeting\n")
+        assert receive_exactly(peer, 4) == b"SSL\n"
+        with certificates.server().wrap_socket(peer, server_side=True) as tls:
+            while data := tls.recv(1 << 16):
+                tls.sendall(data)
+
+    async def main() -> None:
+        with stack.serve(server) as listener:
+            reader, writer = await asyncio.open_connection(*listener.address)
+            assert await reader.readline() == b"greeting\n"
+            writer.write(b"SSL\n")
+            writer.transport.pause_reading()
+            raw: Any = writer.transport.get_extra_info("socket").dup()
+            writer.transport.close()
+            reader, writer = await asyncio.open_connection(
+                sock=raw, ssl=certificates.client(), server_hostname="localhost"
+            )
+            for _ in range(3):
+                writer.write(b"query\n")
+                assert await reader.readline() == b"query\n"
+            writer.close()
+            await writer.wait_closed()
 
     stack.run(main)
 

@@ -100,6 +100,16 @@ def test_bound_datagram_session_can_connect(table: Stack, worker: Worker) -> Non
     assert peer.recvfrom(10)[1][:2] == bound
 
 
+def test_datagram_session_that_is_not_connected_has_no_peer(
+    worker: Worker, datagrams: tuple[int, tuple[str, int], Any]
+) -> None:
+    handle, bound, peer = datagrams
+    assert worker.peer(handle) == -errno.ENOTCONN
+    peer.sendto(b"x", bound)
+    worker.received(handle)
+    assert worker.peer(handle) == -errno.ENOTCONN
+
+
 def test_unbound_datagram_session_hears_the_answer(table: Stack, worker: Worker) -> None:
     kernel_only(table)
     peer = table.datagrams()

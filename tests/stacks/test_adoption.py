@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import os
 import select
 import socket
@@ -24,7 +25,7 @@ import uvicorn
 from aiohttp import web
 
 import vppaio
-from tests.stacks.sites import PATIENCE, Site, VppSite, eventually, in_thread, port_of, receive_all
+from tests.stacks.sites import PATIENCE, Site, VppSite, eventually, in_thread, port_of, receive_all, sessions
 from vppaio.transports.pseudosocket import SessionSocket
 
 ANY = "0.0.0.0"  # what programs bind; VPP's as soon as VPP takes part
@@ -162,23 +163,60 @@ def test_hypercorn(stack: Site) -> None:
     stack.run(main)
 
 
-def test_datagram_endpoint_on_a_bound_kernel_socket(stack: Site) -> None:
-    class EchoDatagrams(asyncio.DatagramProtocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
+class EchoDatagrams(asyncio.DatagramProtocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
 
-        def datagram_received(self, data: bytes, address: Any) -> None:
-            self.transport.sendto(data, address)
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.transport.sendto(data, address)
 
+
+both_kinds = pytest.mark.parametrize("ours", [False, True], ids=["kernel socket", "vppaio.socket"])
+
+
+@both_kinds
+def test_datagram_endpoint_on_a_bound_socket(stack: Site, ours: bool) -> None:
     async def main() -> None:
-        sock = bound(stack, socket.SOCK_DGRAM)
-        sock.setblocking(False)
+        sock: Any
+        if ours:
+            sock = vppaio.socket(type=socket.SOCK_DGRAM)
+            sock.bind((stack.address, 0))
+        else:
+            sock = bound(stack, socket.SOCK_DGRAM)
+            sock.setblocking(False)
         port = sock.getsockname()[1]
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(EchoDatagrams, sock=sock)
         with stack.datagrams() as peer:
             peer.settimeout(PATIENCE)
             peer.sendto(b"anybody?", (stack.address, port))
             assert (await in_thread(peer.recvfrom, 100))[0] == b"anybody?"
+        transport.close()
+        await eventually(lambda: sock.fileno() == -1)
+
+    stack.run(main)
+
+
+@both_kinds
+def test_datagram_endpoint_on_a_connected_socket(stack: Site, ours: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sock: Any
+        if ours:
+            sock = vppaio.socket(type=socket.SOCK_DGRAM)
+        else:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+        with stack.datagrams() as peer:
+            peer.settimeout(PATIENCE)
+            await loop.sock_connect(sock, peer.getsockname())
+            transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, sock=sock)
+            assert transport.get_extra_info("peername") == peer.getsockname()
+            transport.sendto(b"first")
+            data, address = await in_thread(peer.recvfrom, 100)
+            assert data == b"first"
+            assert address == transport.get_extra_info("sockname")
+            peer.sendto(b"and back", address)
+            assert (await in_thread(peer.recvfrom, 100)) == (b"and back", address)
         transport.close()
         await eventually(lambda: sock.fileno() == -1)
 
@@ -357,6 +395,138 @@ def test_sock_methods_of_datagrams(stack: Site) -> None:
     stack.run(main)
 
 
+WITHOUT_EFFECT_ON_VPP = (
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000),
+)
+TCP_WITHOUT_EFFECT_ON_VPP = (
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9),
+)
+
+
+def with_options(kind: int = socket.SOCK_STREAM) -> Any:
+    """One of our sockets, with all that programs set before they use one."""
+    sock = vppaio.socket(type=kind)
+    options = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1), *WITHOUT_EFFECT_ON_VPP]
+    if kind == socket.SOCK_STREAM:
+        options += [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *TCP_WITHOUT_EFFECT_ON_VPP]
+    for level, option, value in options:
+        sock.setsockopt(level, option, value)
+        assert sock.getsockopt(level, option) == value
+    return sock
+
+
+def test_options_set_before_connecting_do_not_fail_it(stack: Site) -> None:
+    async def main() -> None:
+        with stack.serve(receive_all) as server, with_options() as sock:
+            await asyncio.get_running_loop().sock_connect(sock, server.address)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
+
+    stack.run(main)
+
+
+def test_options_set_before_listening_do_not_fail_it(stack: Site) -> None:
+    async def main() -> None:
+        with with_options() as sock:
+            sock.bind((stack.address, 0))
+            sock.listen()
+            with await in_thread(stack.connect, sock.getsockname()[1]):
+                accepted, _ = await asyncio.get_running_loop().sock_accept(sock)
+                accepted.close()
+
+    stack.run(main)
+
+
+def test_options_set_before_a_datagram_bind_do_not_fail_it(stack: Site) -> None:
+    async def main() -> None:
+        with with_options(socket.SOCK_DGRAM) as sock, stack.datagrams() as peer:
+            sock.bind((stack.address, 0))
+            peer.sendto(b"x", sock.getsockname())
+            assert await asyncio.get_running_loop().sock_recvfrom(sock, 10) == (b"x", peer.getsockname())
+
+    stack.run(main)
+
+
+def test_options_are_kept_for_the_next_try_after_a_connect_that_failed(stack: Site) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with stack.listen() as nobody:
+            closed = nobody.getsockname()
+        with stack.serve(receive_all) as server, with_options() as sock:
+            with pytest.raises(ConnectionRefusedError):
+                await loop.sock_connect(sock, closed)
+            await loop.sock_connect(sock, server.address)
+            assert sock.session.get_option(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+    stack.run(main)
+
+
+@pytest.mark.parametrize(
+    ("level", "option", "name"),
+    [
+        (socket.SOL_SOCKET, 9999, "9999"),
+        (socket.IPPROTO_TCP, 12345, "12345"),
+        (socket.SOL_SOCKET, socket.SO_LINGER, "SO_LINGER"),
+    ],
+)
+def test_unknown_option_is_refused_before_there_is_a_session(stack: Site, level: int, option: int, name: str) -> None:
+    async def main() -> None:
+        with stack.serve(receive_all) as server, vppaio.socket() as sock:
+            with pytest.raises(OSError, match=name) as caught:
+                sock.setsockopt(level, option, 1)
+            assert caught.value.errno == errno.ENOPROTOOPT
+            await asyncio.get_running_loop().sock_connect(sock, server.address)
+
+    stack.run(main)
+
+
+def test_option_that_vpp_does_not_have_is_refused_by_name(vpp_site: VppSite) -> None:
+    async def main() -> None:
+        with vppaio.socket() as sock, pytest.raises(OSError, match="SO_PRIORITY") as caught:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 1)
+        assert caught.value.errno == errno.ENOPROTOOPT
+        assert "vpp" in asyncio.get_running_loop().stacks  # type: ignore[attr-defined]
+
+    vpp_site.run(main)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_ports_that_were_in_use_leave_no_session_behind(
+    vpp_site: VppSite, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ports are ours to choose on VPP, and one that is taken costs a session: closed, and its slot free again."""
+
+    async def main() -> None:
+        taken = vppaio.socket(type=kind)
+        taken.bind((vpp_site.address, 0))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        port = taken.getsockname()[1]
+        free = port + 1 if port < 60999 else port - 1
+        choices = [port] * 20 + [free]
+        monkeypatch.setattr("vppaio.transports.pseudosocket.random.choice", lambda _: choices.pop(0))
+        slots = set()
+        abandon = SessionSocket.abandon
+
+        def noting_the_slot(sock: SessionSocket) -> None:
+            slots.add(sock.session.handle)
+            abandon(sock)
+
+        monkeypatch.setattr(SessionSocket, "abandon", noting_the_slot)
+        with vppaio.socket(type=kind) as sock:
+            sock.bind((vpp_site.address, 0))
+            if kind == socket.SOCK_STREAM:
+                sock.listen()
+            assert sock.getsockname() == (vpp_site.address, free)
+            assert not choices
+            assert sessions() == 2
+            assert slots == {sock.session.handle}  # the first one's, free again each time
+        taken.close()
+
+    vpp_site.run(main)
+
+
 # ---- get_extra_info("socket") ----------------------------------------------------------------------------------------
 
 
@@ -519,10 +689,62 @@ def test_shutdown_of_the_socket_ends_our_half(stack: Site, role: str) -> None:
     stack.run(main)
 
 
-def test_a_session_socket_cannot_be_duplicated(vpp_site: VppSite) -> None:
+@both_roles
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_connection_lives_as_long_as_one_of_its_sockets(stack: Site, role: str, end: str) -> None:
     async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with Pair(stack, role) as (ours, theirs):
+            ours.socket.dup().close()
+            theirs.sendall(b"still there")
+            await eventually(lambda: ours.heard == b"still there")
+            duplicate = ours.socket.dup()
+            assert duplicate.getpeername() == theirs.getsockname()
+            getattr(ours.transport, end)()
+            await asyncio.sleep(0.05)
+            theirs.sendall(b"nobody is listening")
+            stack.settle()
+            await asyncio.sleep(0.05)
+            transport, heir = await loop.create_connection(Connection, sock=duplicate)
+            await eventually(lambda: heir.heard == b"nobody is listening")
+            assert ours.heard == b"still there"
+            transport.write(b"I am")
+            transport.close()
+            assert await in_thread(receive_all, theirs) == b"I am"
+
+    stack.run(main)
+
+
+def test_duplicate_of_a_connection_that_has_ended_is_refused(vpp_site: VppSite) -> None:
+    """Its session's handle may be another's by now."""
+
+    async def main() -> None:
+        async with Pair(vpp_site, "server") as (ours, theirs):
+            duplicate = ours.socket.dup()
+            ours.transport.write_eof()
+            theirs.close()  # both directions are at their end: the session closes
+            await eventually(lambda: duplicate.fileno() == -1)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await asyncio.get_running_loop().create_connection(Connection, sock=duplicate)
+            duplicate.close()
+
+    vpp_site.run(main)
+
+
+def test_what_cannot_be_duplicated_is_not(vpp_site: VppSite) -> None:
+    async def main() -> None:
+        datagrams = vppaio.socket(type=socket.SOCK_DGRAM)
+        with vppaio.socket() as unused, vppaio.socket() as listener, datagrams:
+            listener.bind((vpp_site.address, 0))
+            listener.listen()
+            datagrams.bind((vpp_site.address, 0))
+            for sock in (unused, listener, datagrams):
+                with pytest.raises(NotImplementedError, match="dup"):
+                    sock.dup()
         async with Pair(vpp_site, "server") as (ours, _):
-            with pytest.raises(NotImplementedError, match="dup"):
+            while not ours.transport.get_write_buffer_size():
+                ours.transport.write(bytes(1 << 20))
+            with pytest.raises(BlockingIOError, match="dup"):
                 ours.socket.dup()
 
     vpp_site.run(main)

@@ -6,13 +6,15 @@ import asyncio
 import errno
 import socket
 import statistics
+import sys
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from tests.stacks.sites import PATIENCE, Site, VppSite, eventually, in_thread
+import vppaio
+from tests.stacks.sites import PATIENCE, HostSite, Site, VppSite, eventually, in_thread
 
 VPP_LARGEST = 1472  # an MTU of 1500 less the headers; VPP would split what is larger
 
@@ -293,6 +295,137 @@ def test_many_endpoints_leave_nothing_behind(stack: Site) -> None:
                 assert await asyncio.wait_for(endpoint.lost, PATIENCE) is None
 
     stack.run(main)
+
+
+@pytest.mark.trap("5: a datagram from the wildcard address is lost", guard="vppaio/vcl/libvppcom.c: has_source")
+def test_endpoint_on_the_wildcard_address_says_that_it_cannot_send_yet(vpp_site: VppSite) -> None:
+    """VPP would send from 0.0.0.0; with the first datagram from outside VCL learns where the session is."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        _, endpoint = await loop.create_datagram_endpoint(Endpoint, local_addr=("0.0.0.0", 0))
+        ours = (vpp_site.address, endpoint.transport.get_extra_info("sockname")[1])
+        with kernel_socket(vpp_site) as peer, kernel_socket(vpp_site) as other:
+            for _ in range(2):
+                endpoint.transport.sendto(b"lost?", peer.getsockname())
+                error = await endpoint.error()
+                assert isinstance(error, OSError)
+                assert error.errno == errno.EADDRNOTAVAIL
+                assert "bind it to an address of VPP's" in str(error)
+            peer.sendto(b"hello", ours)
+            assert await endpoint.next() == (b"hello", peer.getsockname())
+            for receiver in (peer, other):
+                endpoint.transport.sendto(b"found", receiver.getsockname())
+                assert await in_thread(receiver.recvfrom, 100) == (b"found", ours)
+        await endpoint.close()
+
+    vpp_site.run(main)
+
+
+@pytest.mark.trap(
+    "5: a datagram from an unbound session destroys it", guard="vppaio/transports/pseudosocket.py: sendto"
+)
+@pytest.mark.parametrize("bind", [False, True])
+def test_sock_sendto_from_the_wildcard_address_is_an_error(vpp_site: VppSite, bind: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with vppaio.socket(type=socket.SOCK_DGRAM) as sock, kernel_socket(vpp_site) as peer:
+            if bind:
+                sock.bind(("0.0.0.0", 0))
+            for _ in range(2):
+                with pytest.raises(OSError, match="bind it to an address of VPP's") as caught:
+                    await loop.sock_sendto(sock, b"lost?", peer.getsockname())
+                assert caught.value.errno == errno.EADDRNOTAVAIL
+            ours = (vpp_site.address, sock.getsockname()[1])
+            peer.sendto(b"hello", ours)
+            assert await loop.sock_recvfrom(sock, 100) == (b"hello", peer.getsockname())
+            await loop.sock_sendto(sock, b"found", peer.getsockname())
+            assert await in_thread(peer.recvfrom, 100) == (b"found", ours)
+
+    vpp_site.run(main)
+
+
+@pytest.mark.trap("5: a datagram above the MSS is split", guard="vppaio/transports/mss.pxd: would_be_split")
+@pytest.mark.parametrize("connect", [False, True])
+def test_sock_sendto_of_what_is_too_large_is_an_error(stack: Site, connect: bool) -> None:
+    largest = VPP_LARGEST if stack.name == "vpp" else 65507
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with vppaio.socket(type=socket.SOCK_DGRAM) as sock, kernel_socket(stack) as peer:
+            if connect:
+                await loop.sock_connect(sock, peer.getsockname())
+            else:
+                sock.bind((stack.address, 0))
+            for size in (largest + 1, largest):
+                sending = (
+                    loop.sock_sendall(sock, bytes(size))
+                    if connect
+                    else loop.sock_sendto(sock, bytes(size), peer.getsockname())
+                )
+                if size > largest:
+                    with pytest.raises(OSError, match="too long") as caught:
+                        await sending
+                    assert caught.value.errno == errno.EMSGSIZE
+                else:
+                    await sending
+            assert await in_thread(peer.recv, 1 << 16) == bytes(largest)
+
+    stack.run(main)
+
+
+def test_unbound_socket_of_the_host_stack_sends(stack: Site) -> None:
+    """The kernel finds an address for it."""
+
+    async def main() -> None:
+        with vppaio.socket(type=socket.SOCK_DGRAM, stack="host") as sock, HostSite().datagrams() as peer:
+            await asyncio.get_running_loop().sock_sendto(sock, b"x", peer.getsockname())
+            assert await in_thread(peer.recv, 100) == b"x"
+        with vppaio.socket(type=socket.SOCK_DGRAM) as sock, kernel_socket(stack) as peer:
+            await asyncio.get_running_loop().sock_connect(sock, peer.getsockname())
+            sock.send(b"y")
+            assert await in_thread(peer.recv, 100) == b"y"
+
+    stack.run(main)
+
+
+def test_empty_datagram_is_an_error_where_vpp_would_not_send_it(vpp_site: VppSite) -> None:
+    """Before Python 3.13 asyncio's endpoints did not send it either, and said nothing."""
+
+    async def main() -> None:
+        with kernel_socket(vpp_site) as peer:
+            endpoint = await connected(peer.getsockname())
+            endpoint.transport.sendto(b"")
+            if sys.version_info >= (3, 13):
+                error = await endpoint.error()
+                assert isinstance(error, OSError)
+                assert error.errno == errno.EOPNOTSUPP
+                assert "empty" in str(error)
+            assert endpoint.errors.empty()
+            await endpoint.close()
+            with vppaio.socket(type=socket.SOCK_DGRAM) as sock:
+                await asyncio.get_running_loop().sock_connect(sock, peer.getsockname())
+                for send in (sock.send, lambda data: sock.sendto(data, None)):
+                    with pytest.raises(OSError, match="empty") as caught:
+                        send(b"")
+                    assert caught.value.errno == errno.EOPNOTSUPP
+
+    vpp_site.run(main)
+
+
+def test_empty_datagrams_do_not_reach_the_protocol_on_vpp(vpp_site: VppSite) -> None:
+    """VCL hands none out. What the README says is what happens."""
+
+    async def main() -> None:
+        endpoint = await bound(vpp_site)
+        with kernel_socket(vpp_site) as peer:
+            for text in (b"", b"one", b"", b"two"):
+                peer.sendto(text, endpoint.transport.get_extra_info("sockname"))
+            assert [(await endpoint.next())[0] for _ in range(2)] == [b"one", b"two"]
+        assert endpoint.heard.empty()
+        await endpoint.close()
+
+    vpp_site.run(main)
 
 
 @pytest.mark.vpp

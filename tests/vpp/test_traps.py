@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import vppaio
 from tests.stacks.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
 from tests.vpp.programs import Program
 from tests.vppinstance import VppInstance
@@ -191,6 +192,29 @@ async def main():
 application.attach(config, cut_through=True)
 vppaio.run(main(), config=config)
 """
+
+
+@pytest.mark.trap("8: closing a session that was never used", guard="vppaio/transports/pseudosocket.py: session")
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_socket_that_is_made_and_closed_makes_no_session(site: VppSite, kind: int) -> None:
+    """VCL would never free its slot."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for _ in range(10):
+            sock = vppaio.socket(type=kind)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            assert sock.getsockname() == ("0.0.0.0", 0)
+            assert sock.fileno() == -1
+            if kind == socket.SOCK_STREAM:
+                sock.bind((site.address, 0))
+            with pytest.raises(OSError, match="not connected"):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        assert loop.statistics()["stacks"]["vpp"]["opened"] == 0
+
+    site.run(main)
 
 
 @pytest.mark.trap(

@@ -139,12 +139,11 @@ async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
 
 async def _repeat(loop: "EventLoop", sock: SessionSocket, events: int, attempt: Callable[[], Any]) -> Any:
     """Try until it does not block."""
-    io = sock.io
     while True:
         try:
             return attempt()
         except (BlockingIOError, InterruptedError):
-            await io.wait(loop, events)
+            await sock.io.wait(loop, events)  # not asked for before: it would make a session, and sendto binds first
 
 
 async def _sendall(loop: "EventLoop", sock: SessionSocket, data: Any) -> None:

@@ -316,5 +316,9 @@ cdef class SessionTransport(SessionHandler):
         sock, self.sock = self.sock, None
         if sock is None:
             self.session.close()
+        elif isinstance(sock, SessionSocket) and sock.leave():
+            if self.session.handler is self:  # who goes on with it has not taken over yet
+                self.session.handler = None
+            sock.detach()
         else:
             self.session.close_with(sock)

@@ -5,7 +5,8 @@ from vppaio.vcl.ops cimport vcl_endpoint
 
 
 cdef class DatagramTransport(SessionTransport):
-    cdef object remote          # the address of a connected endpoint, else None
+    cdef object remote          # what asyncio was told: the address of a connected endpoint, else None
+    cdef object peer            # what its session is connected to, be it before: asyncio is not told of a socket given
     cdef object timer           # VPP: looks again where no event will tell
     cdef double timer_delay
     cdef int looks_left         # at the short delay, since an event brought nothing

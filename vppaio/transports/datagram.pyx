@@ -9,6 +9,8 @@ VPP's UDP differs in ways that the table names as traps (vcl_ops.h, vcl-facts 6)
   further one is queued and somebody looks. Both are answered by a timer: soon after EAGAIN on send or an event that brought
   nothing, with growing pauses up to a second on an idle endpoint.
 - A datagram above the MSS would be split: EMSGSIZE instead.
+- An empty datagram would not be sent, and one from a wildcard address would be lost: the table refuses them, and the
+  protocol gets the error.
 - ICMP unreachable ends a connected session. The protocol gets ConnectionRefusedError, as on the kernel, and a fresh
   session takes over.
 """
@@ -78,6 +80,7 @@ cdef class DatagramTransport(SessionTransport):
         self.remote = address
         self.begin(session, loop, protocol, waiter, extra, None, sock)
         self.get_extra_info("sockname")  # VCL overwrites it with every datagram's
+        self.peer = address or self.get_extra_info("peername")
         if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
             self._look_again(SUSPICIOUS_S)
 
@@ -92,7 +95,7 @@ cdef class DatagramTransport(SessionTransport):
             return self._revived(events)
         if events & EPOLLOUT and self.backlog_size:
             self._flush()
-        if events & (EPOLLERR | EPOLLHUP) and self.session.ops.traps & VCL_TRAP_DATAGRAM_DIES and self.remote:
+        if events & (EPOLLERR | EPOLLHUP) and self.session.ops.traps & VCL_TRAP_DATAGRAM_DIES and self.peer:
             self.protocol.error_received(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
             self._revive()
         elif events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP) and self.started and not self.paused:
@@ -210,9 +213,12 @@ cdef class DatagramTransport(SessionTransport):
         """Offer one datagram: -1 it is gone (or its error was reported), 0 the FIFO has no room."""
         cdef Session session = self.session
         cdef Py_buffer view
-        cdef const vcl_endpoint *to = NULL if address is None else &self.to_endpoint
+        cdef const vcl_endpoint *to
         cdef int n
-        if address is None and not self.remote:
+        if self.peer:
+            address = None  # as asyncio, which calls send then
+        to = NULL if address is None else &self.to_endpoint
+        if address is None and not self.peer:
             n = -errno.EDESTADDRREQ
         else:
             if address is not None and self._resolve(address) < 0:
@@ -229,7 +235,7 @@ cdef class DatagramTransport(SessionTransport):
         if n == -EAGAIN:
             session.worker.n_write_blocked += 1
             return 0
-        self.protocol.error_received(os_error(n, "sendto", str(address or self.remote)))
+        self.protocol.error_received(os_error(n, "sendto", str(address or self.peer), stack=session.stack))
         return -1
 
     cdef int _resolve(self, object address) except -1:
@@ -279,7 +285,7 @@ cdef class DatagramTransport(SessionTransport):
         cdef vcl_endpoint remote
         if self.finished or self.closing:
             return
-        fill_endpoint(&remote, self.remote[0], self.remote[1], 0)
+        fill_endpoint(&remote, self.peer[0], self.peer[1], 0)
         local = self.get_extra_info("sockname")
         old.close()
         try:
@@ -295,7 +301,7 @@ cdef class DatagramTransport(SessionTransport):
         self.reviving = fresh.connecting = rv == -EINPROGRESS
         fresh.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP)
         if rv < 0 and rv != -EINPROGRESS:
-            self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
+            self._fatal_error(os_error(rv, "connect", str(self.peer)), "Fatal error on datagram transport")
 
     def _revived(self, uint32_t events):
         cdef int rv = self.session.ops.session_connect_result(self.session.handle, events)
@@ -303,7 +309,7 @@ cdef class DatagramTransport(SessionTransport):
             return 0
         self.reviving = self.session.connecting = False
         if rv < 0:
-            self._fatal_error(os_error(rv, "connect", str(self.remote)), "Fatal error on datagram transport")
+            self._fatal_error(os_error(rv, "connect", str(self.peer)), "Fatal error on datagram transport")
         else:
             self._flush()
         return 0

@@ -2,7 +2,8 @@
 
 asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few
 options. This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them,
-because it has neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket.
+because it has neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket, and
+at once: also while there is no session that could be asked.
 
 Made by loop.serve and loop.connect, and by a transport that is asked for its socket.
 """
@@ -11,21 +12,45 @@ import errno
 import os
 import random
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from vppaio.reactor.session import TCP, UDP, Session, SessionTable
 from vppaio.transports.socketio import SocketIO
 
-_TRAP_PORT_ZERO = 1 << 2  # vcl_ops.h
+# vcl_ops.h
+_TRAP_CONNECT_LEAKS = 1 << 1
+_TRAP_PORT_ZERO = 1 << 2
 
-# Accepted and without effect: VPP's TCP has no keepalive, and its buffers are the FIFOs that Config sizes. Clients set
-# them unguarded (redis-py), so refusing would break them for nothing.
+# What VCL stores: vpp_names.c, option_attribute.
+_STORED = {
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+    (socket.SOL_SOCKET, socket.SO_REUSEPORT),
+    (socket.SOL_SOCKET, socket.SO_BROADCAST),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
+}
+
+# Accepted and without effect, and not for VCL to see: VPP's TCP has no keepalive, and its buffers are the FIFOs that
+# Config sizes. Clients set them unguarded (redis-py), so refusing would break them for nothing.
 _WITHOUT_EFFECT = {
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
     (socket.SOL_SOCKET, socket.SO_RCVBUF),
     (socket.SOL_SOCKET, socket.SO_SNDBUF),
+}
+
+_LINGER = (socket.SOL_SOCKET, socket.SO_LINGER)
+_PREFIXES = {
+    socket.SOL_SOCKET: "SO_",
+    socket.IPPROTO_IP: "IP_",
+    socket.IPPROTO_IPV6: "IPV6_",
+    socket.IPPROTO_TCP: "TCP_",
+    socket.IPPROTO_UDP: "UDP_",
 }
 
 EPHEMERAL_PORTS = range(32768, 61000)  # Linux's own default range
@@ -53,6 +78,7 @@ class SessionSocket:
         self._poll_fd = -1
         self._readable = False
         self._closed = False
+        self._sharers: weakref.WeakSet[SessionSocket] | None = None  # this one and its duplicates, once it has some
         # A kernel socket that this one stands in for (loop.sockets); closed with it.
         self.kernel_socket: socket.socket | None = None
 
@@ -76,12 +102,23 @@ class SessionSocket:
             OSError: EBADF, it is closed.
         """
         self._require_open()
+        if self._session is not None and self._session.closed and self._sharers is not None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # by a transport that had it, too
         if self._session is None:
             protocol = TCP if self.type == socket.SOCK_STREAM else UDP
             self._session = self.worker.create(protocol, self.family == socket.AF_INET)
-            for (level, option), value in self._options.items():
-                self._session.set_option(level, option, value)
+            for option, value in self._options.items():
+                self._apply(option, value)
         return self._session
+
+    def _apply(self, option: tuple[int, int], value: int) -> None:
+        if option not in _WITHOUT_EFFECT or not self._is_made_late:
+            self.session.set_option(*option, value)
+
+    @property
+    def _is_made_late(self) -> bool:
+        """Whether the session has to wait until it is used, and options with it; on the kernel's stack neither has."""
+        return bool(self.worker.traps & _TRAP_CONNECT_LEAKS)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -151,9 +188,7 @@ class SessionSocket:
                 attempt()
                 return
             except OSError as exc:
-                session, self._session = self._session, None
-                if session is not None:
-                    session.discard()
+                self.abandon()
                 if not (self._any_port and tries_left and exc.errno == errno.EADDRINUSE):
                     raise
                 assert self._bound is not None
@@ -196,12 +231,14 @@ class SessionSocket:
             OSError: ENOPROTOOPT, the stack does not know the option.
         """
         self._require_open()
-        if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
-            raise OSError(errno.ENOPROTOOPT, "Protocol not available: VPP has no SO_LINGER")
+        key = (level, option)
+        if key == _LINGER or (self._is_made_late and key not in _STORED | _WITHOUT_EFFECT):
+            cure = "; use the transport's abort()" if key == _LINGER else ""
+            raise OSError(errno.ENOPROTOOPT, f"Protocol not available: sessions have no {_name(level, option)}{cure}")
         number = value if isinstance(value, int) else int.from_bytes((value or b"")[:4], "little")
-        if (level, option) not in _WITHOUT_EFFECT and self._session is not None:
-            self._session.set_option(level, option, number)
-        self._options[level, option] = number
+        if self._session is not None or not self._is_made_late:
+            self._apply(key, number)
+        self._options[key] = number
 
     @property
     def io(self) -> SocketIO:
@@ -265,7 +302,40 @@ class SessionSocket:
         return False
 
     def dup(self) -> "SessionSocket":
-        raise NotImplementedError("dup: a VPP session has one owner")
+        """Another socket on the same session, which closes with the last of them.
+
+        For who takes a connection away from its transport to give it to a new one (aiomysql, before TLS). Only one can
+        hear of a session's events: the new one takes over, and the old one is to be closed.
+
+        Raises:
+            NotImplementedError: there is no connection to share.
+            BlockingIOError: its transport has something to send yet, which nobody would.
+        """
+        self._require_open()
+        session = self._session
+        if (
+            self.type != socket.SOCK_STREAM
+            or session is None
+            or session.closed
+            or session.get_option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ):
+            raise NotImplementedError("dup: only an open connection can be duplicated, no listener, no datagram socket")
+        if getattr(session.owner, "get_write_buffer_size", int)():
+            raise BlockingIOError(errno.EAGAIN, "dup: the transport has not sent everything yet, drain it before")
+        copy = SessionSocket(self.worker, self.family, self.type, session)
+        copy._bound, copy._options = self._bound, self._options.copy()
+        if self._sharers is None:
+            self._sharers = weakref.WeakSet([self])
+        copy._sharers = self._sharers
+        copy._sharers.add(copy)
+        return copy
+
+    def leave(self) -> bool:
+        """Let go of the session; returns whether a duplicate goes on with it."""
+        sharers, self._sharers = self._sharers, None
+        if sharers is not None:
+            sharers.discard(self)
+        return bool(sharers)
 
     def detach(self) -> int:
         """Forget the session, which its transport goes on to own."""
@@ -277,7 +347,7 @@ class SessionSocket:
         """Close the session and be as new: after a connect that failed, another may be tried."""
         session, self._session = self._session, None
         self._io = None
-        if session is not None:
+        if not self.leave() and session is not None:
             session.discard()
 
     def close(self) -> None:
@@ -304,3 +374,9 @@ class SessionSocket:
 def _host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:
     assert address is not None
     return address[0], address[1], address[3] if len(address) > 3 else 0
+
+
+def _name(level: int, option: int) -> str:
+    """An option as programs call it."""
+    names = (name for name in sorted(vars(socket)) if name.startswith(_PREFIXES.get(level, "\0")))
+    return next((name for name in names if getattr(socket, name) == option), f"option {option} of level {level}")

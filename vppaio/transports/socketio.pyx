@@ -141,7 +141,7 @@ cdef class SocketIO(SessionHandler):
             n = -EAGAIN
         elif n == -ENOTCONN and self.ended and self.end == 0:
             n = -ECONNRESET  # it was connected, until VPP gave the half-closed connection up
-        check(n, call, detail)
+        check(n, call, detail, stack=self.session.stack)
         self.session.worker.n_written_bytes += n
         return n
 
@@ -167,11 +167,11 @@ cdef class SocketIO(SessionHandler):
         return PyBytes_FromStringAndSize(session.worker.buffer, self._read(n, "recvfrom")), address_of(&source)
 
     def send(self, data):
+        if self.datagram:
+            return self.sendto(data, None)
         cdef Py_buffer view
-        cdef int n = -EMSGSIZE
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        if not self.datagram or not would_be_split(self.session, view.len, NULL):
-            n = self.session.ops.session_write(self.session.handle, view.buf, <size_t> view.len)
+        cdef int n = self.session.ops.session_write(self.session.handle, view.buf, <size_t> view.len)
         PyBuffer_Release(&view)
         return self._written(n, "send")
 

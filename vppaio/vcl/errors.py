@@ -24,6 +24,13 @@ _VPP_CURES: Final = {
     errno.ENOBUFS: "VPP is out of FIFO memory or workers, see segment_size and max-workers",
     errno.ENOTCONN: "not connected, or not attached to VPP",
 }
+_VPP_CURES_OF_CALLS: Final = {
+    ("sendto", errno.EADDRNOTAVAIL): (
+        "VPP would send from the wildcard address that it is bound to, and nothing would arrive; bind it to an address "
+        "of VPP's, or send after a datagram was received"
+    ),
+    ("sendto", errno.EOPNOTSUPP): "VPP sends no empty datagrams",
+}
 # VPP's SYN timeout is far above, its answers (no route, ICMP unreachable) far below.
 _SILENCE_S: Final = 30.0
 
@@ -44,7 +51,8 @@ def check(rc: int, call: str, detail: str = "", *, stack: str = "") -> int:
 def os_error(rc: int, call: str, detail: str = "", *, stack: str = "") -> OSError:
     """The OSError that the negative `rc` stands for; arguments as for `check`."""
     code = -rc
-    cure = (stack == "vpp" and _VPP_CURES.get(code)) or _CURES.get(code)
+    on_vpp = stack == "vpp" and (_VPP_CURES_OF_CALLS.get((call, code)) or _VPP_CURES.get(code))
+    cure = on_vpp or _CURES.get(code)
     text = f"{os.strerror(code)} ({call} {detail}".rstrip() + ")"
     return OSError(code, f"{text}: {cure}" if cure else text)  # OSError itself picks ConnectionResetError and friends
 

@@ -27,6 +27,8 @@
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
  *   VPP's queue is full, and VPP has not looked yet   waits for ever          vpp_queue.c, wait_for_room()
  *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
+ *   sending from the wildcard address                 the packet is lost      has_source(): -EADDRNOTAVAIL
+ *   sending an empty datagram                         nothing, and says 0     session_sendto(): -EOPNOTSUPP
  *   a child that has the app socket when VPP dies     loses VPP ever again    vpp_remains.c, vpp_leave_to_parent()
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()
  *   exit() with another thread's worker               SIGSEGV                 vpp_process.c, at_exit()
@@ -89,6 +91,14 @@ wait_for_answer (uint32_t session, int rv, const struct timespec *begin)
 }
 
 static int
+is_wildcard (const vcl_endpoint *address)
+{
+  static const uint8_t wildcard[16];
+
+  return !memcmp (address->ip, wildcard, address->is_ip4 ? 4 : 16);
+}
+
+static int
 session_bind (uint32_t session, const vcl_endpoint *local)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
@@ -107,12 +117,15 @@ session_bind (uint32_t session, const vcl_endpoint *local)
       clock_gettime (CLOCK_MONOTONIC, &begin);
       rv = wait_for_answer (session, result (vcl.session_bind (session, &ep)), &begin);
       rv = rv == -ECONNREFUSED ? -EADDRNOTAVAIL : rv;
+      if (rv >= 0 && is_wildcard (local))
+	vpp_note_kind (session, IS_WILDCARD);
     }
   else
     rv = result (vcl.session_bind (session, &ep));
   w->busy = 0;
   return rv;
 }
+
 static int
 session_listen (uint32_t session, int backlog)
 {
@@ -180,6 +193,8 @@ session_connect (uint32_t session, const vcl_endpoint *peer)
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
   to_vppcom (&ep, peer);
+  if (kind_of (session) & IS_DATAGRAM)
+    vpp_note_kind (session, IS_CONNECTED);
   return result (vcl.session_connect (session, &ep));
 }
 
@@ -260,6 +275,22 @@ session_recvfrom (uint32_t session, void *buffer, size_t size, vcl_endpoint *fro
   return rv;
 }
 
+/* VPP chooses no source address for a datagram: one from a session that is bound to the wildcard address leaves with
+ * that as its source, and is lost. With each datagram received VCL overwrites the session's own address with the one
+ * that the datagram was sent to (application_interface.h: app_recv_dgram_raw), and that is a source. */
+static int
+has_source (uint32_t session)
+{
+  vcl_endpoint local;
+
+  if (!(kind_of (session) & IS_WILDCARD))
+    return 1;
+  if (vpp_session_local (session, &local) < 0 || is_wildcard (&local))
+    return 0;
+  vpp_workers[HANDLE_WORKER (session)].sessions[SESSION_INDEX (session)].kind &= (uint8_t) ~IS_WILDCARD;
+  return 1;
+}
+
 static int
 session_sendto (uint32_t session, const void *buffer, size_t size, const vcl_endpoint *to)
 {
@@ -268,8 +299,14 @@ session_sendto (uint32_t session, const void *buffer, size_t size, const vcl_end
   ENTER (HANDLE_WORKER (session));
   if (size > 65507)
     return -EMSGSIZE;
+  if (!size)
+    return -EOPNOTSUPP;
   if (to)
-    to_vppcom (&ep, to);
+    {
+      to_vppcom (&ep, to);
+      if (!has_source (session))
+	return -EADDRNOTAVAIL;
+    }
   return result (vcl.session_sendto (session, (void *) buffer, (uint32_t) size, 0, to ? &ep : 0));
 }
 

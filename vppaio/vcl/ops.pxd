@@ -45,6 +45,8 @@ cdef extern from "vcl_ops.h" nogil:
         VCL_TRAP_DATAGRAM_SPLIT
         VCL_TRAP_DATAGRAM_DIES
         VCL_TRAP_WRITE_WAKES
+        VCL_MSS_IP4
+        VCL_MSS_IP6
         VCL_WAIT_PARKED
         VCL_WAIT_NOW
 

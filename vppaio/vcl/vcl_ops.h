@@ -33,7 +33,8 @@ enum
 {
   /* After the peer's FIN, unread data is dropped after 2 s (CLOSE_WAIT timer): drain at once. */
   VCL_TRAP_FIN_EXPIRES = 1 << 0,
-  /* A connecting session must not be closed before its result is known: its slot would leak. */
+  /* A connecting session must not be closed before its result is known: its slot would leak. So would that of a session
+   * that was never used: make it late. */
   VCL_TRAP_CONNECT_LEAKS = 1 << 1,
   /* Port 0 stays 0: choose an ephemeral port before bind. */
   VCL_TRAP_PORT_ZERO = 1 << 2,
@@ -46,6 +47,13 @@ enum
   /* A write to a stack that sleeps wakes it, which costs as much as ten writes: several are better made one after the
    * other. */
   VCL_TRAP_WRITE_WAKES = 1 << 6,
+};
+
+/* Most bytes of a datagram that VCL_TRAP_DATAGRAM_SPLIT leaves whole: VPP's udp { mtu 1500 } less the headers. */
+enum
+{
+  VCL_MSS_IP4 = 1472,
+  VCL_MSS_IP6 = 1452,
 };
 
 /* `timeout_ms` of epoll_wait. There is no third value: VCL sleeps a positive timeout to its end even when events are
@@ -116,7 +124,9 @@ typedef struct vcl_ops
   int (*session_writev) (uint32_t session, const struct iovec *pieces, int count);
   /* One datagram; 0 is an empty one; what does not fit is lost. -EAGAIN, -ECONNREFUSED. */
   int (*session_recvfrom) (uint32_t session, void *buffer, size_t size, vcl_endpoint *from);
-  /* The whole datagram or an error. `to` is NULL on a connected session. -EAGAIN, -EMSGSIZE, -ECONNREFUSED. */
+  /* The whole datagram or an error. `to` is NULL on a connected session. -EAGAIN, -EMSGSIZE, -ECONNREFUSED;
+   * -EADDRNOTAVAIL: bound to the wildcard address, the session has no address to send from yet; -EOPNOTSUPP: it is
+   * empty, and the stack sends no such ones. */
   int (*session_sendto) (uint32_t session, const void *buffer, size_t size, const vcl_endpoint *to);
 
   /* SHUT_RD, SHUT_WR or SHUT_RDWR. */

@@ -36,6 +36,9 @@ vpp_session_peer (uint32_t session, vcl_endpoint *peer)
 {
   int rv = address (session, ATTR_GET_PEER_ADDR, peer);
 
+  /* VCL gives the sender of the last datagram. */
+  if (rv >= 0 && (kind_of (session) & (IS_DATAGRAM | IS_CONNECTED)) == IS_DATAGRAM)
+    return -ENOTCONN;
   /* VCL gives the empty address of a session that has no peer; so it does for a cut-through one, which has. */
   if (rv >= 0 && !peer->port && vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) == -ENOTCONN)
     return -ENOTCONN;

@@ -21,6 +21,8 @@ enum
   IS_LISTENER = 1,
   IS_DATAGRAM = 2,
   IS_ENDING = 4, /* closed, but VCL has not freed it yet */
+  IS_WILDCARD = 8, /* a datagram session, bound to 0.0.0.0 or :: and not known to have heard anything */
+  IS_CONNECTED = 16, /* a datagram session, or about to be */
 };
 
 typedef struct
@@ -164,6 +166,15 @@ kind_of (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
   return SESSION_INDEX (session) < w->n_sessions ? w->sessions[SESSION_INDEX (session)].kind : 0;
+}
+
+static inline void
+vpp_note_kind (uint32_t session, uint8_t more)
+{
+  worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+
+  if (SESSION_INDEX (session) < w->n_sessions)
+    w->sessions[SESSION_INDEX (session)].kind |= more;
 }
 
 static inline void
