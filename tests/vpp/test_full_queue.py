@@ -62,7 +62,9 @@ def stuck(vpp: VppInstance) -> Iterator[tuple[Program, list[socket.socket]]]:
         program.ends()
 
 
-@pytest.mark.trap("8: VCL waits for room, and takes what is to wake VPP", guard="vppaio/vcl/vpp_queue.c: wait_for_room")
+@pytest.mark.trap(
+    "beyond: VCL waits for room, and takes what is to wake VPP", guard="vppaio/vcl/vpp_queue.c: wait_for_room"
+)
 def test_vpp_that_comes_to_its_queue_late_finds_all_of_it(own_vpp: VppInstance) -> None:
     with stuck(own_vpp) as (program, peers):
         os.kill(own_vpp.pid, signal.SIGCONT)
