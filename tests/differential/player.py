@@ -65,7 +65,7 @@ def _not_connected(exc: BaseException | None) -> bool:
 
 
 class Rule:
-    """Names of what VPP cannot do; the reasons are in test_differential.py."""
+    """Names of what VPP cannot do; the reasons are in known.py."""
 
     RESET_DROPS_UNREAD = "a reset drops unread data"
     UNREAD_CLOSE_CUTS = "a close with unread data cuts what was just written"
