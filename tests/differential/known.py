@@ -1,4 +1,7 @@
-"""What VPP cannot do as the kernel does, with the reason; sequences leave it out there."""
+"""What VPP cannot do as the kernel does, with the reason; sequences leave it out there.
+
+tests/vpp/test_resets.py shows each, but for the one that is chance. README's "Differences from asyncio" tells of them.
+"""
 
 from __future__ import annotations
 
