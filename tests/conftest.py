@@ -10,7 +10,16 @@ import pytest
 from tests.traps import guards
 from tests.vppinstance import VppInstance
 
+VPP_FIXTURES = {"vpp_instance", "own_vpp"}
 _collected: list[pytest.Item] = []
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who names a fixture that starts VPP needs one, whether marked or not: under sanitizers VPP does not start."""
+    for item in items:
+        if VPP_FIXTURES & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("vpp")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
