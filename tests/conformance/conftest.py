@@ -1,5 +1,7 @@
-"""Says at the end of a run how many of CPython's own tests it had: where Python comes without them they are skipped, and
-the run passes all the same. `.ci/run` repeats the line."""
+"""Says at the end of a run how many of CPython's own tests it had.
+
+Where Python comes without them they are skipped, and the run passes all the same. `.ci/run` repeats the line.
+"""
 
 from __future__ import annotations
 
