@@ -33,9 +33,9 @@ RULES: Final[dict[str, dict[str, str]]] = {
             "peer resets after its FIN, and nothing is written to a peer that has closed."
         ),
         Rule.ROOM_TOLD_ALONE: (
-            "A segment may bring data and make room for ours. The kernel has both in one event, and asyncio reads first; "
-            "VCL has two messages, in either order, so resume_writing may precede data_received. With constant limits "
-            "only the peer's reading makes enough room; no other limits while something waits to be written."
+            "A segment may bring data and make room for ours. The kernel has both in one event, and asyncio reads "
+            "first; VCL has two messages, in either order, so resume_writing may precede data_received. With constant "
+            "limits only the peer's reading makes enough room; no other limits while something waits to be written."
         ),
         Rule.CLOSED_STILL_TAKES: (
             "VPP takes data of the peer, and drops it, between its own FIN and the peer's; the kernel answers with a "
