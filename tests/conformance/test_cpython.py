@@ -14,7 +14,9 @@ from tests.conformance.stacks import VPP_STACKS
 from tests.vppinstance import VppInstance
 
 MODULES = runner.modules()
-LEAST = 380  # tests that have to run on a loop of ours: a runner that runs nothing passes everything
+# Tests that have to run on a loop of ours: a runner that runs nothing passes everything. 907 do with 3.11.7, 998 with
+# 3.12.1.
+LEAST = 850
 
 # Debian has them in a package of their own.
 WITH_TESTS = pytest.mark.skipif(
