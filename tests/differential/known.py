@@ -32,6 +32,10 @@ RULES: Final[dict[str, dict[str, str]]] = {
             "for another 0.1 s (session_transport_reset_notify returns early, 26.06); vppaio looks every 0.25 s. No "
             "peer resets after its FIN, and nothing is written to a peer that has closed."
         ),
+        Rule.FIN_AFTER_ROOM: (
+            "With a backlog the peer's FIN is told one turn after the turn in which the kernel tells it: always, where "
+            "without backlog it is in time, and so are data. No turns are counted while something waits to be written."
+        ),
         Rule.ROOM_TOLD_ALONE: (
             "A segment may bring data and make room for ours. The kernel has both in one event, and asyncio reads "
             "first; VCL has two messages, in either order, so resume_writing may precede data_received. With constant "

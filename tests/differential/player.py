@@ -72,6 +72,7 @@ class Rule:
     RESET_ENDS_HALF = "a reset after our FIN looks like a FIN"
     RESET_TOLD_LATER = "a reset is noticed in the next turn"
     NO_RESET_AFTER_FIN = "a reset after the FIN is not told"
+    FIN_AFTER_ROOM = "a FIN is told a turn later while something waits to be written"
     ROOM_TOLD_ALONE = "room is told in a message of its own"
     CLOSED_STILL_TAKES = "a closed connection still takes data"
 
@@ -232,7 +233,7 @@ class Player:
     def act(self, operation: Operation) -> None:
         """Perform one operation of the transport and note its result."""
         name, *arguments = operation
-        if self._is_too_soon(name) or self._is_by_chance(name):
+        if self._is_too_soon(name) or self._is_the_stacks(name):
             return
         try:
             result = getattr(self, f"_{name}")(*arguments)
@@ -351,10 +352,12 @@ class Player:
             Rule.RESET_TOLD_LATER in self.rules and name == "write_eof"
         )
 
-    def _is_by_chance(self, name: str) -> bool:
-        """Whether it is the stack's to say in which order the consequences come."""
-        raises_limits = name == "set_write_buffer_limits" and Rule.ROOM_TOLD_ALONE in self.rules
-        return raises_limits and self.transport.get_write_buffer_size() > 0
+    def _is_the_stacks(self, name: str) -> bool:
+        """Whether it is the stack's to say in which order, or turn, the consequences come."""
+        return self.transport.get_write_buffer_size() > 0 and (
+            (name == "set_write_buffer_limits" and Rule.ROOM_TOLD_ALONE in self.rules)
+            or (name == "soon" and Rule.FIN_AFTER_ROOM in self.rules)
+        )
 
     def _peer_send(self, size: int) -> int:
         if not self.peer_writes:
