@@ -15,7 +15,16 @@ from tests.vppinstance import VppInstance
 _, _most_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_most_descriptors, _most_descriptors))
 
+VPP_FIXTURES = {"vpp_instance", "own_vpp", "slow_vpp"}
 _collected: list[pytest.Item] = []
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who names a fixture that starts VPP needs one, whether marked or not: under sanitizers VPP does not start."""
+    for item in items:
+        if VPP_FIXTURES & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("vpp")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -14,7 +14,9 @@ from tests.conformance.stacks import VPP_STACKS
 from tests.vppinstance import VppInstance
 
 MODULES = runner.modules()
-LEAST = 380  # tests that have to run on a loop of ours: a runner that runs nothing passes everything
+# Tests that have to run on a loop of ours: a runner that runs nothing passes everything. 907 do with 3.11.7, 998 with
+# 3.12.1.
+LEAST = 850
 
 # Debian has them in a package of their own.
 WITH_TESTS = pytest.mark.skipif(
@@ -38,32 +40,36 @@ def verdicts(request):
 
 @WITH_TESTS
 @pytest.mark.parametrize("module", MODULES)
-def test_passes_what_stock_asyncio_passes(module, verdicts):
-    failures = verdicts[module].result().failures
+def test_passes_what_stock_asyncio_passes(module, verdicts, executed):
+    verdict = verdicts[module].result()
+    executed["host"] += verdict.executed
+    failures = verdict.failures
     assert not failures, "\n".join(f"{test}: {result.outcome}\n{result.detail}" for test, result in failures.items())
 
 
-def test_enough_tests_were_executed(verdicts):
+def test_enough_tests_were_executed(verdicts, executed):
     if set(verdicts) != set(MODULES) or not MODULES:
         pytest.skip("only when all modules are run")
-    executed = sum(verdict.result().executed for verdict in verdicts.values())
-    print(f"{executed} of CPython's asyncio tests executed on the host stack")
-    assert executed >= LEAST
+    assert executed["host"] >= LEAST
 
 
 # The ones that have real clients or servers on VPP and take seconds; `python -m tests.conformance --stack vpp` runs
 # all.
 QUICK_ON_VPP = ("test_buffered_proto", "test_server", "test_sock_lowlevel", "test_streams")
+# Of these, with 3.11.7 4 tests have servers on VPP and 22 clients, with 3.13.0 10 and 27. Patch releases add some and
+# seldom take one away.
+LEAST_ON_VPP = dict(zip(VPP_STACKS, (4, 21) if sys.version_info < (3, 13) else (9, 26), strict=True))
 
 
 @pytest.mark.vpp
 @WITH_TESTS
 @pytest.mark.parametrize("stack", VPP_STACKS)
-def test_passes_on_vpp_what_stock_asyncio_passes(stack):
+def test_passes_on_vpp_what_stock_asyncio_passes(stack, executed):
     if reason := VppInstance.unavailable():
         (pytest.fail if os.environ.get("CI_REQUIRE_VPP") == "1" else pytest.skip)(reason)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         verdicts = list(pool.map(lambda module: runner.judge(module, stack), QUICK_ON_VPP))
     failures = {test: result for verdict in verdicts for test, result in verdict.failures.items()}
     assert not failures, "\n".join(f"{test}: {result.outcome}\n{result.detail}" for test, result in failures.items())
-    assert sum(verdict.executed for verdict in verdicts) >= 4
+    executed[stack] = sum(verdict.executed for verdict in verdicts)
+    assert executed[stack] >= LEAST_ON_VPP[stack]

@@ -1,4 +1,7 @@
-"""What VPP cannot do as the kernel does, with the reason; sequences leave it out there."""
+"""What VPP cannot do as the kernel does, with the reason; sequences leave it out there.
+
+tests/vpp/test_resets.py shows each, but for those that are chance. README's "Differences from asyncio" tells of them.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,15 @@ RULES: Final[dict[str, dict[str, str]]] = {
             "VPP says nothing when a connection is reset whose peer had sent its FIN before, and takes what is written "
             "for another 0.1 s (session_transport_reset_notify returns early, 26.06); vppaio looks every 0.25 s. No "
             "peer resets after its FIN, and nothing is written to a peer that has closed."
+        ),
+        Rule.FIN_AFTER_ROOM: (
+            "With a backlog the peer's FIN is told one turn after the turn in which the kernel tells it: always, where "
+            "without backlog it is in time, and so are data. No turns are counted while something waits to be written."
+        ),
+        Rule.ROOM_TOLD_ALONE: (
+            "A segment may bring data and make room for ours. The kernel has both in one event, and asyncio reads "
+            "first; VCL has two messages, in either order, so resume_writing may precede data_received. With constant "
+            "limits only the peer's reading makes enough room; no other limits while something waits to be written."
         ),
         Rule.CLOSED_STILL_TAKES: (
             "VPP takes data of the peer, and drops it, between its own FIN and the peer's; the kernel answers with a "

@@ -3,7 +3,7 @@
 A sequence is plain data, so it can be printed, shortened and played again. Every operation makes sense in every state:
 what a state does not allow is refused by the transport, and the refusal is compared too.
 
-One generator, two sources of chance: `random.Random(seed)` for the long mode, hypothesis for the tests.
+For the long mode `sequence` draws from `random.Random(seed)`; in the tests hypothesis draws, see machine.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ Operation = tuple[Any, ...]  # (name, arguments ...)
 BIG: Final = 2 << 20
 SIZES: Final = (0, 1, 10, 100, 1000, 1400)
 LIMITS: Final = (0, 1, 500, 1 << 14, 1 << 16, 1 << 18, 1 << 30)
+HIGH: Final = (None, *LIMITS)
+LOW: Final = (None, 0, 1, 100, 1 << 13, 1 << 14, 1 << 17)
+BYTES: Final = ("bytes", "bytearray", "memoryview")
+NONSENSE: Final = ("", "text", None, 1, ())
 CALLBACKS: Final = ("connection_made", "data", "eof_received", "pause_writing", "resume_writing", "connection_lost")
 PROTOCOLS: Final = ("plain", "buffered", "tiny")  # tiny: a BufferedProtocol whose buffer takes a few bytes
 MAX_STEPS: Final = 25
@@ -27,6 +31,10 @@ class Step(NamedTuple):
     """Operations with no turn of the loop in between; afterwards the loop runs until nothing happens any more."""
 
     operations: tuple[Operation, ...]
+
+    def is_alone(self) -> bool:
+        """Whether it ends by itself, when the last byte has arrived, and takes no further operation."""
+        return self.operations[0] in (("peer_read",), ("peer_send", BIG))
 
 
 class Sequence(NamedTuple):
@@ -84,7 +92,7 @@ def _of_transport(chance: random.Random) -> Operation:
     match name:
         case "write":
             size = BIG if chance.random() < 0.2 else chance.choice(SIZES)
-            return (name, chance.choice(("bytes", "bytearray", "memoryview")), size)
+            return (name, chance.choice(BYTES), size)
         case "writelines":
             sizes = [chance.choice(SIZES) for _ in range(chance.choice((0, 1, 2, 3)))]
             times = chance.choice((1, 1, 1, 30))  # together more pieces than one writev takes
@@ -95,11 +103,9 @@ def _of_transport(chance: random.Random) -> Operation:
         case "set_protocol":
             return (name, *_protocol(chance))
         case "set_write_buffer_limits":
-            high = chance.choice((None, *LIMITS))
-            low = chance.choice((None, 0, 1, 100, 1 << 13, 1 << 14, 1 << 17))
-            return (name, high, low)
+            return (name, chance.choice(HIGH), chance.choice(LOW))
         case "write_nonsense":
-            return (name, chance.choice(("", "text", None, 1, ())))
+            return (name, chance.choice(NONSENSE))
         case "soon":
             return (name, chance.randint(1, 3))
     return (name,)
@@ -111,15 +117,16 @@ def _reaction(chance: random.Random, callback: str) -> Operation:
         return ("raise",)
     while True:
         operation = _of_transport(chance)
-        # How much is left when resume_writing is called depends on the size of the kernel's bites, and so does what an
-        # abort would cut off then, and whether other limits mean another pause.
-        if callback == "resume_writing" and operation[0] in (
-            "abort",
-            "get_write_buffer_size",
-            "set_write_buffer_limits",
-        ):
-            continue
-        return operation
+        if is_possible(operation, callback):
+            return operation
+
+
+def is_possible(operation: Operation, callback: str) -> bool:
+    """Whether `operation` can be compared inside `callback`."""
+    # How much is left when resume_writing is called depends on the size of the kernel's bites, and so does what an
+    # abort would cut off then, and whether other limits mean another pause.
+    ambiguous = ("abort", "get_write_buffer_size", "set_write_buffer_limits")
+    return callback != "resume_writing" or operation[0] not in ambiguous
 
 
 def _protocol(chance: random.Random) -> tuple[str, bool]:

@@ -9,18 +9,25 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from tests.differential.arena import Arena
+from tests.differential.arena import Arena, Disagreement
 from tests.differential.known import RULES
-from tests.differential.operations import Sequence, sequence
+from tests.differential.machine import Connection
+from tests.differential.operations import MAX_STEPS, Sequence, sequence
 from tests.differential.regressions import REGRESSIONS
 from tests.vppinstance import VppInstance
 
-# One generator: in the long mode it draws from random.Random(seed), here from hypothesis, which can shorten.
-SEQUENCES = st.randoms(use_true_random=False).map(sequence)
-SETTINGS = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+# Others every time. A failure shows what to put into regressions.py, and hypothesis's database repeats it meanwhile.
+SETTINGS = settings(
+    deadline=None,
+    stateful_step_count=MAX_STEPS,
+    print_blob=True,
+    phases=(Phase.reuse, Phase.generate, Phase.shrink),  # explaining would trace all that is played
+    suppress_health_check=list(HealthCheck),
+)
+SHORTENING = (3,), 0.3  # most candidates agree or not at once, and hypothesis has 300 s for all of them
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +61,30 @@ def test_no_disagreement_comes_back_on_vpp(vpp_arena: Arena, name: str) -> None:
     agree(vpp_arena, REGRESSIONS[name])
 
 
-@pytest.mark.timeout(180)
-def test_random_sequences_agree_with_asyncio_on_host(host_arena: Arena) -> None:
-    @settings(SETTINGS, max_examples=300)
-    @given(SEQUENCES)
-    def run(played: Sequence) -> None:
-        agree(host_arena, played)
+def agree_on(arena: Arena, examples: int) -> None:
+    """Random sequences; of the first on which they disagree, hypothesis seeks the shortest that still does it."""
+    found: list[Disagreement] = []
 
-    run()
+    def play(played: Sequence) -> None:
+        disagreement = arena.compare(played, *(SHORTENING if found else ()))
+        if disagreement is not None:
+            if not found:
+                print(f"as found:\n{disagreement}")
+            found.append(disagreement)
+            raise AssertionError(f"\n{disagreement}")
+
+    run_state_machine_as_test(lambda: Connection(play), settings=settings(SETTINGS, max_examples=examples))
+
+
+@pytest.mark.timeout(400)
+def test_random_sequences_agree_with_asyncio_on_host(host_arena: Arena) -> None:
+    agree_on(host_arena, 300)
 
 
 @pytest.mark.vpp
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_random_sequences_agree_with_asyncio_on_vpp(vpp_arena: Arena) -> None:
-    @settings(SETTINGS, max_examples=100)
-    @given(SEQUENCES)
-    def run(played: Sequence) -> None:
-        agree(vpp_arena, played)
-
-    run()
+    agree_on(vpp_arena, 100)
 
 
 def test_a_seed_makes_the_same_sequence_again() -> None:

@@ -78,7 +78,9 @@ def receive_all(peer: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.trap("8: VCL waits for room, and takes what is to wake VPP", guard="vppaio/vcl/vpp_queue.c: wait_for_room")
+@pytest.mark.trap(
+    "beyond: VCL waits for room, and takes what is to wake VPP", guard="vppaio/vcl/vpp_queue.c: wait_for_room"
+)
 def test_vpp_that_comes_to_its_queue_late_finds_all_of_it(slow_vpp: VppInstance) -> None:
     with stuck(slow_vpp) as (program, peers):
         os.kill(slow_vpp.pid, signal.SIGCONT)
