@@ -354,7 +354,8 @@ class Player:
 
     def _is_the_stacks(self, name: str) -> bool:
         """Whether it is the stack's to say in which order, or turn, the consequences come."""
-        return self.transport.get_write_buffer_size() > 0 and (
+        # Not what waits by now: while the peer reads, that is the network's.
+        return self.unread_by_peer >= BIG and (
             (name == "set_write_buffer_limits" and Rule.ROOM_TOLD_ALONE in self.rules)
             or (name == "soon" and Rule.FIN_AFTER_ROOM in self.rules)
         )
