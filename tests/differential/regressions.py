@@ -102,4 +102,9 @@ REGRESSIONS: Final[dict[str, Sequence]] = {
             Step((("peer_shutdown",),)),
         ),
     ),
+    "FINs that cross while reading is paused": Sequence(
+        "client",
+        ("buffered", False),
+        (Step((("pause_reading",),)), Step((("peer_shutdown",), ("write_eof",)))),
+    ),
 }

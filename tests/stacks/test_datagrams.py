@@ -440,3 +440,23 @@ def test_broadcast_is_refused_by_name(vpp_site: VppSite) -> None:
             )
 
     vpp_site.run(main)
+
+
+def test_endpoint_for_broadcasts_sends_to_its_remote_address_unconnected() -> None:
+    """On the host stack, with an address of one machine in the place of many."""
+    stack = HostSite()
+
+    async def main() -> None:
+        with stack.datagrams() as peer:
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=peer.getsockname(), allow_broadcast=True
+            )
+            assert transport.get_extra_info("peername") is None
+            transport.sendto(b"to all")
+            transport.sendto(b"to the same", peer.getsockname())
+            with pytest.raises(ValueError, match="Invalid address"):
+                transport.sendto(b"to another", ("127.0.0.1", 9))
+            assert [peer.recv(100) for _ in range(2)] == [b"to all", b"to the same"]
+            transport.close()
+
+    stack.run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import random
 import socket
 import time
@@ -214,5 +215,66 @@ def test_datagram_that_is_too_large_is_refused(stack: Site, connect: bool) -> No
                 await send(bytes(largest + 1))
             await send(CONTENT[:largest])
             assert (await in_thread(peer.recvfrom, 1 << 16))[0] == CONTENT[:largest]
+
+    stack.run(main)
+
+
+def test_socket_that_nobody_has_any_more_is_closed_with_a_warning(stack: Site) -> None:
+    """As socket.socket's; its peer would wait for ever."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with stack.listen() as listener:
+            ours = vppaio.socket(socket.AF_INET, socket.SOCK_STREAM, stack=stack.name)
+            await loop.sock_connect(ours, listener.getsockname())
+            with listener.accept()[0] as peer:
+                with pytest.warns(ResourceWarning, match="unclosed socket"):  # noqa: PT031
+                    del ours
+                    gc.collect()
+                assert await in_thread(peer.recv, 1) == b""
+
+    stack.run(main)
+
+
+def test_protocol_factory_that_fails_leaves_no_connection(stack: Site) -> None:
+    def fails() -> asyncio.Protocol:
+        raise RuntimeError("no protocol")
+
+    async def main() -> None:
+        with stack.listen() as listener:
+            with pytest.warns(ResourceWarning, match="unclosed"):  # noqa: PT031
+                with pytest.raises(RuntimeError, match="no protocol"):
+                    await asyncio.get_running_loop().create_connection(fails, *listener.getsockname())
+                gc.collect()
+            with listener.accept()[0] as peer:
+                assert await in_thread(peer.recv, 1) == b""
+
+    stack.run(main)
+
+
+def test_failed_connect_does_not_forget_the_bind(stack: Site) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with stack.kernel_socket() as closed, stack.listen() as listener:
+            closed.bind((stack.peer_address, 0))
+            with vppaio.socket(socket.AF_INET, socket.SOCK_STREAM, stack=stack.name) as ours:
+                ours.bind((stack.address, 0))
+                name = ours.getsockname()
+                with pytest.raises(ConnectionRefusedError):
+                    await loop.sock_connect(ours, closed.getsockname())
+                await loop.sock_connect(ours, listener.getsockname())
+                with listener.accept()[0] as peer:
+                    assert peer.getpeername() == name == ours.getsockname()
+
+    stack.run(main)
+
+
+@pytest.mark.parametrize("value", [b"\1\0\0\0\0", None])
+def test_option_that_is_no_number_is_refused_and_not_cut(stack: Site, value: Any) -> None:
+    async def main() -> None:
+        with vppaio.socket(socket.AF_INET, socket.SOCK_STREAM, stack=stack.name) as ours:
+            with pytest.raises(OSError, match="SO_REUSEADDR") as refused:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, value)
+            assert refused.value.errno == errno.ENOPROTOOPT
 
     stack.run(main)

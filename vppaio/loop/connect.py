@@ -18,7 +18,7 @@ from vppaio.reactor.session import SessionTable
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.tls.pyopenssl import is_pyopenssl
 from vppaio.transports import listener
-from vppaio.transports.pseudosocket import SessionSocket
+from vppaio.transports.pseudosocket import SessionSocket, host_port_scope
 
 if TYPE_CHECKING:
     from vppaio.loop.eventloop import EventLoop
@@ -135,9 +135,10 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
 async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
     host, port, *rest = address
     future = loop.create_future()
+    is_new = sock._session is None  # after a failed attempt, or on VPP, where a stream socket is bound only here
     session = sock.session
-    if sock._bound is not None and session.stack == "vpp":  # on the host stack it is bound already
-        session.bind(sock._bound[0], sock._bound[1])
+    if sock._bound is not None and (is_new or session.stack == "vpp"):
+        session.bind(*host_port_scope(sock._bound))
     listener.connect(session, host, port, rest[1] if rest else 0, future)
     try:
         await future

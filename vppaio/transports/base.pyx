@@ -25,6 +25,8 @@ cdef enum:
 
 cdef class SessionTransport(SessionHandler):
 
+    owns_session = True  # its socket object does not close it when nobody has that any more
+
     cdef int begin(self, Session session, object loop, object protocol, object waiter, object extra, object server,
                    object sock) except -1:
         """Take over the session; the protocol hears of it soon."""

@@ -68,7 +68,7 @@ cdef class DatagramTransport(SessionTransport):
         loop: the event loop.
         session: bound or connected, not yet watched.
         protocol: an asyncio.DatagramProtocol; its `connection_made` is called soon.
-        address: the remote address of a connected endpoint.
+        address: the remote address, if there is only one.
         waiter: a future that gets a result after `connection_made`.
         extra: initial extra information.
         sock: the socket object of the session.
@@ -80,7 +80,7 @@ cdef class DatagramTransport(SessionTransport):
         self.remote = address
         self.begin(session, loop, protocol, waiter, extra, None, sock)
         self.get_extra_info("sockname")  # VCL overwrites it with every datagram's
-        self.peer = address or self.get_extra_info("peername")
+        self.peer = self.get_extra_info("peername")  # None with a remote address for broadcasts: not connected
         if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
             self._look_again(SUSPICIOUS_S)
 
@@ -194,7 +194,7 @@ cdef class DatagramTransport(SessionTransport):
                     logger.warning("socket.send() raised exception.")
                 self.lost_writes += 1
                 return
-            addr = None
+            addr = self.remote
         if self.finished:
             return
         if not self.backlog_size and not self.reviving:

@@ -192,6 +192,8 @@ cdef class InboundStream(SessionTransport):
             # Not to be read again: the CLOSE_WAIT timer may make "not connected" of the end meanwhile.
             self.end_seen = True
             self.end_result = n
+            if n == 0 and self.eof_written and not self.backlog_size:
+                self.finish()  # the FINs may have crossed, see _read_eof
         return 0
 
     def _empty_inbox(self):
@@ -241,5 +243,5 @@ cdef class InboundStream(SessionTransport):
             self.close()
         elif self.eof_written and not self.backlog_size and self.session is not None:
             if self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
-                self.finish()  # the FINs may have crossed
+                self.finish()  # the FINs may have crossed, and then VPP sends none of ours
         return 0

@@ -38,6 +38,8 @@ cdef class Listener(SessionHandler):
         give_up: called soon after the stack was lost where there is no `reopen`.
     """
 
+    owns_session = True  # see transports.base
+
     def __cinit__(self, loop, Session session, sock, on_connection, int backlog, reopen=None, give_up=None):
         self.loop = loop
         self.session = session

@@ -12,6 +12,7 @@ import errno
 import os
 import random
 import socket
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -154,14 +155,14 @@ class SessionSocket:
         """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there."""
         self._bound = tuple(address)
         if not self.worker.traps & _TRAP_PORT_ZERO:
-            self.session.bind(*_host_port_scope(self._bound))
+            self.session.bind(*host_port_scope(self._bound))
             self._bound = self.session.local_address()
             return
         self._any_port = address[1] == 0
         if self._any_port:
             self._bound = (address[0], random.choice(EPHEMERAL_PORTS), *address[2:])
         if self.type == socket.SOCK_DGRAM:
-            self._retry_ports(lambda: self.session.bind(*_host_port_scope(self._bound)))
+            self._retry_ports(lambda: self.session.bind(*host_port_scope(self._bound)))
 
     def listen(self, backlog: int = 128) -> None:
         """Start to accept. Listening sockets stay as they are.
@@ -176,7 +177,7 @@ class SessionSocket:
 
         def listen() -> None:
             if self.worker.traps & _TRAP_PORT_ZERO:
-                self.session.bind(*_host_port_scope(self._bound))
+                self.session.bind(*host_port_scope(self._bound))
             self.session.listen(backlog)
 
         self._retry_ports(listen)
@@ -235,10 +236,16 @@ class SessionSocket:
         if key == _LINGER or (self._is_made_late and key not in _STORED | _WITHOUT_EFFECT):
             cure = "; use the transport's abort()" if key == _LINGER else ""
             raise OSError(errno.ENOPROTOOPT, f"Protocol not available: sessions have no {_name(level, option)}{cure}")
-        number = value if isinstance(value, int) else int.from_bytes((value or b"")[:4], "little")
+        number = value if isinstance(value, int) else self._number(level, option, value)
         if self._session is not None or not self._is_made_late:
             self._apply(key, number)
         self._options[key] = number
+
+    @staticmethod
+    def _number(level: int, option: int, value: bytes | None) -> int:
+        if value is None or len(value) > 4:
+            raise OSError(errno.ENOPROTOOPT, f"Protocol not available: {_name(level, option)} has to be a number")
+        return int.from_bytes(value, "little")
 
     @property
     def io(self) -> SocketIO:
@@ -337,6 +344,14 @@ class SessionSocket:
             sharers.discard(self)
         return bool(sharers)
 
+    def __del__(self) -> None:
+        # As socket.socket's. A session that has its transport, or listener, is theirs.
+        session = self._session
+        if self._closed or session is None or session.closed or getattr(session.owner, "owns_session", False):
+            return
+        warnings.warn(f"unclosed socket {self!r}", ResourceWarning, source=self)
+        self.close()
+
     def detach(self) -> int:
         """Forget the session, which its transport goes on to own."""
         self._session = None
@@ -371,12 +386,14 @@ class SessionSocket:
             os.close(fd)
 
 
-def _host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:
+def host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:
     assert address is not None
     return address[0], address[1], address[3] if len(address) > 3 else 0
 
 
 def _name(level: int, option: int) -> str:
     """An option as programs call it."""
-    names = (name for name in sorted(vars(socket)) if name.startswith(_PREFIXES.get(level, "\0")))
-    return next((name for name in names if getattr(socket, name) == option), f"option {option} of level {level}")
+    prefix = _PREFIXES.get(level, "\0")
+    names = [name for name in vars(socket) if name.startswith(prefix) and getattr(socket, name) == option]
+    # Numbers of special protocols' options, with longer names, begin with SO_ too.
+    return min(names, key=len, default=f"option {option} of level {level}")

@@ -361,8 +361,8 @@ cdef class StreamTransport(InboundStream):
             # VCL sends no FIN of ours after the peer's: vppcom_session_shutdown acts in state READY only (26.06). Closing
             # sends it, and nothing else can come of a connection with two FINs.
             if not self.eof_received and not self.end_seen:
-                self.drain_to_inbox()
                 session.again(EPOLLIN)
+                self.drain_to_inbox()
             if self.eof_received or self.end_seen and self.end_result == 0:
                 return self.finish()
         check(session.shutdown_write(), "shutdown")
