@@ -349,7 +349,7 @@ class SessionSocket:
         session = self._session
         if self._closed or session is None or session.closed or getattr(session.owner, "owns_session", False):
             return
-        warnings.warn(f"unclosed socket {self!r}", ResourceWarning, source=self)
+        warnings.warn(f"unclosed socket {self!r}", ResourceWarning, stacklevel=2, source=self)
         self.close()
 
     def detach(self) -> int:
