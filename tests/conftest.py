@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,10 @@ from tests.vppinstance import VppInstance
 # Kernel peers of thousands of connections are descriptors of this process.
 _, _most_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_most_descriptors, _most_descriptors))
+
+# A shell ignores it for what runs in its background, and programs that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VPP_FIXTURES = {"vpp_instance", "own_vpp", "slow_vpp"}
 _collected: list[pytest.Item] = []
