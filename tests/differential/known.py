@@ -1,6 +1,7 @@
 """What VPP cannot do as the kernel does, with the reason; sequences leave it out there.
 
-tests/vpp/test_resets.py shows each, but for those that are chance. README's "Differences from asyncio" tells of them.
+tests/vpp/test_resets.py shows those about resets, but for what is chance, and README's "Differences from asyncio" tells
+of them. The one about two messages for one segment is the order of two callbacks, and chance.
 """
 
 from __future__ import annotations
@@ -31,10 +32,6 @@ RULES: Final[dict[str, dict[str, str]]] = {
             "VPP says nothing when a connection is reset whose peer had sent its FIN before, and takes what is written "
             "for another 0.1 s (session_transport_reset_notify returns early, 26.06); vppaio looks every 0.25 s. No "
             "peer resets after its FIN, and nothing is written to a peer that has closed."
-        ),
-        Rule.FIN_AFTER_ROOM: (
-            "With a backlog the peer's FIN is told one turn after the turn in which the kernel tells it: always, where "
-            "without backlog it is in time, and so are data. No turns are counted while something waits to be written."
         ),
         Rule.ROOM_TOLD_ALONE: (
             "A segment may bring data and make room for ours. The kernel has both in one event, and asyncio reads "

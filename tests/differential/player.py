@@ -72,7 +72,6 @@ class Rule:
     RESET_ENDS_HALF = "a reset after our FIN looks like a FIN"
     RESET_TOLD_LATER = "a reset is noticed in the next turn"
     NO_RESET_AFTER_FIN = "a reset after the FIN is not told"
-    FIN_AFTER_ROOM = "a FIN is told a turn later while something waits to be written"
     ROOM_TOLD_ALONE = "room is told in a message of its own"
     CLOSED_STILL_TAKES = "a closed connection still takes data"
 
@@ -353,12 +352,10 @@ class Player:
         )
 
     def _is_the_stacks(self, name: str) -> bool:
-        """Whether it is the stack's to say in which order, or turn, the consequences come."""
+        """Whether it is the stack's to say in which order the consequences come."""
         # Not what waits by now: while the peer reads, that is the network's.
-        return self.unread_by_peer >= BIG and (
-            (name == "set_write_buffer_limits" and Rule.ROOM_TOLD_ALONE in self.rules)
-            or (name == "soon" and Rule.FIN_AFTER_ROOM in self.rules)
-        )
+        told_alone = Rule.ROOM_TOLD_ALONE in self.rules
+        return told_alone and name == "set_write_buffer_limits" and self.unread_by_peer >= BIG
 
     def _peer_send(self, size: int) -> int:
         if not self.peer_writes:

@@ -107,4 +107,9 @@ REGRESSIONS: Final[dict[str, Sequence]] = {
         ("buffered", False),
         (Step((("pause_reading",),)), Step((("peer_shutdown",), ("write_eof",)))),
     ),
+    "a FIN behind the news that there is room is not a turn late": Sequence(
+        "server",
+        ("plain", True),
+        (Step((("write", "bytes", BIG), ("soon", 3), ("peer_shutdown",))),),
+    ),
 }

@@ -19,7 +19,7 @@ cdef class Session:
     cdef SessionHandler handler
     cdef uint32_t pending       # events to deliver again next turn
     cdef uint32_t due           # and in this turn
-    cdef uint64_t turn          # of the worker, when its handler last heard of it
+    cdef uint64_t turn          # of the worker, when its handler last heard of data
     cdef readonly bint closed
     cdef bint watched
     cdef bint listening

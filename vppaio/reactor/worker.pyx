@@ -14,6 +14,7 @@ from vppaio.reactor.session cimport Session, SessionHandler, SessionTable
 from vppaio.vcl.ops cimport (
     EPOLLERR,
     EPOLLHUP,
+    EPOLLIN,
     EPOLLRDHUP,
     VCL_TRAP_WRITE_WAKES,
     VCL_WAIT_NOW,
@@ -232,7 +233,8 @@ cdef class Worker(SessionTable):
         cdef int64_t started
         if handler is None:
             return 0
-        session.turn = self.turn
+        if events & EPOLLIN:
+            session.turn = self.turn
         if slow_ns == 0:
             handler.on_events(events)
             if self.gathering is not None:
