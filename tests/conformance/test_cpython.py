@@ -11,7 +11,6 @@ import pytest
 
 from tests.conformance import runner
 from tests.conformance.stacks import VPP_STACKS
-from tests.vppinstance import VppInstance
 
 MODULES = runner.modules()
 # Tests that have to run on a loop of ours: a runner that runs nothing passes everything. 907 do with 3.11.7, 998 with
@@ -64,9 +63,8 @@ LEAST_ON_VPP = dict(zip(VPP_STACKS, (4, 21) if sys.version_info < (3, 13) else (
 @pytest.mark.vpp
 @WITH_TESTS
 @pytest.mark.parametrize("stack", VPP_STACKS)
+@pytest.mark.usefixtures("vpp_installed")
 def test_passes_on_vpp_what_stock_asyncio_passes(stack, executed):
-    if reason := VppInstance.unavailable():
-        (pytest.fail if os.environ.get("CI_REQUIRE_VPP") == "1" else pytest.skip)(reason)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         verdicts = list(pool.map(lambda module: runner.judge(module, stack), QUICK_ON_VPP))
     failures = {test: result for verdict in verdicts for test, result in verdict.failures.items()}

@@ -45,6 +45,14 @@ def test_unknown_option_is_refused(table: Stack, worker: Worker) -> None:
     assert worker.get_option(handle, socket.SOL_SOCKET, 9999) == -errno.ENOPROTOOPT
 
 
+def test_options_can_be_asked_for_before_there_is_a_session(table: Stack) -> None:
+    if table.name == "host":
+        pytest.skip("the kernel answers for a socket")
+    nobodys = 0xFFFFFFFF
+    assert table.ops.session_set_option(nobodys, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) == -errno.EBADF
+    assert table.ops.session_set_option(nobodys, socket.SOL_SOCKET, 9999, 1) == -errno.ENOPROTOOPT
+
+
 def test_option_tells_the_kind_of_session(table: Stack, worker: Worker) -> None:
     listener, _ = worker.listen(table.host)
     kinds = [(worker.create(TCP), socket.SOCK_STREAM, 0), (worker.create(UDP), socket.SOCK_DGRAM, 0)]

@@ -429,10 +429,9 @@ class Operations:
         return 0
 
     def session_set_option(self, handle: int, level: int, option: int, value: int) -> int:
-        session = self.session(handle)
         if (level, option) not in _OPTIONS:
             raise Refusal(errno.ENOPROTOOPT)
-        session.options[level, option] = value
+        self.session(handle).options[level, option] = value
         return 0
 
     def session_fd(self, handle: int) -> int:

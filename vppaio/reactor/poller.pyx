@@ -144,7 +144,7 @@ cdef class Poller:
         """`wait` for the compiled loop: a negative timeout is none, and None stands for an empty list."""
         cdef Worker worker
         cdef int64_t wait_ms
-        cdef int n = -1
+        cdef int n = 0
         cdef int i, fd
         cdef list ready = None
         self.n_turns += 1
@@ -161,7 +161,7 @@ cdef class Poller:
             self._retry_lost()
             if wait_ms < 0 or wait_ms * 1000000 > self.retry_lost_ns:
                 wait_ms = self.retry_lost_ns // 1000000
-        if n <= 0:
+        if not n:
             n = self._wait_kernel(<int> wait_ms)
         for i in range(n):
             fd = self.events[i].data.fd

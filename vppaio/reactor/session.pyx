@@ -314,6 +314,10 @@ cdef class SessionTable:
         """A new session, not yet in the epoll set. VCL: vppcom_session_create."""
         return self.adopt(<uint32_t> check(self.ops.session_create(self.index, proto, is_ip4), "socket", stack=self.stack))
 
+    def has_option(self, int level, int option):
+        """Whether sessions know an option, on a stack that does not ask the kernel; none has to exist."""
+        return self.ops.session_set_option(NO_HANDLE, level, option, 0) != -errno.ENOPROTOOPT
+
     def adopt_fd(self, int fd):
         """A session over a kernel socket, which it owns from here on."""
         return self.adopt(<uint32_t> check(self.ops.session_adopt(self.index, fd), "adopt"))

@@ -24,18 +24,6 @@ from vppaio.transports.socketio import SocketIO
 _TRAP_CONNECT_LEAKS = 1 << 1
 _TRAP_PORT_ZERO = 1 << 2
 
-# What VCL stores: vpp_names.c, option_attribute.
-_STORED = {
-    (socket.SOL_SOCKET, socket.SO_REUSEADDR),
-    (socket.SOL_SOCKET, socket.SO_REUSEPORT),
-    (socket.SOL_SOCKET, socket.SO_BROADCAST),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
-    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
-}
-
 # Accepted and without effect, and not for VCL to see: VPP's TCP has no keepalive, and its buffers are the FIFOs that
 # Config sizes. Clients set them unguarded (redis-py), so refusing would break them for nothing.
 _WITHOUT_EFFECT = {
@@ -233,7 +221,8 @@ class SessionSocket:
         """
         self._require_open()
         key = (level, option)
-        if key == _LINGER or (self._is_made_late and key not in _STORED | _WITHOUT_EFFECT):
+        late = self._is_made_late and key not in _WITHOUT_EFFECT
+        if key == _LINGER or (late and not self.worker.has_option(level, option)):
             cure = "; use the transport's abort()" if key == _LINGER else ""
             raise OSError(errno.ENOPROTOOPT, f"Protocol not available: sessions have no {_name(level, option)}{cure}")
         number = value if isinstance(value, int) else self._number(level, option, value)

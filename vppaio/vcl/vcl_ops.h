@@ -140,6 +140,7 @@ typedef struct vcl_ops
   int (*session_peer) (uint32_t session, vcl_endpoint *peer);
   /* Integer options with the kernel's numbers. -ENOPROTOOPT. */
   int (*session_get_option) (uint32_t session, int level, int option, int *value);
+  /* Where sessions have no descriptor, -ENOPROTOOPT comes before -EBADF, so that one can ask before there is a session. */
   int (*session_set_option) (uint32_t session, int level, int option, int value);
   /* Kernel descriptor, or -1 where there is none. */
   int (*session_fd) (uint32_t session);

@@ -112,8 +112,8 @@ vpp_session_set_option (uint32_t session, int level, int option, int value)
   uint32_t size = sizeof (value);
   int attribute = option_attribute (level, option);
 
-  ENTER (HANDLE_WORKER (session));
   if (attribute < 0)
     return attribute;
+  ENTER (HANDLE_WORKER (session));
   return result (vcl.session_attr (session, (uint32_t) attribute + 1, &value, &size));
 }
