@@ -149,7 +149,7 @@ class Bench:
         self._stack.close()
 
     def _start_vpp(self, stack: contextlib.ExitStack) -> None:
-        from tests.vppinstance import VppInstance
+        from testbed.vppinstance import VppInstance
         from vppaio.config import Config
         from vppaio.vcl import application, probe, vclconf
         from vppaio.vcl.errors import Unusable

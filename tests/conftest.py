@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.traps import guards
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
+from tests.support.traps import guards
 
 # Kernel peers of thousands of connections are descriptors of this process.
 _, _most_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.contract.stacks import FakeStack, HostStack, Stack, VppStack
-from tests.driver import Worker
 from tests.fakes.vcl import VPP_TRAPS
+from tests.support.driver import Worker
 
 
 @pytest.fixture(params=["fake", "fake_with_traps", "host", pytest.param("vpp", marks=pytest.mark.vpp)])

@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-from tests.driver import Address
+from testbed.vppinstance import VppInstance
 from tests.fakes.peer import Peer, Peers
 from tests.fakes.vcl import FakeVcl
-from tests.vppinstance import VppInstance
+from tests.support.driver import Address
 from vppaio.config import Config
 from vppaio.vcl import application
 from vppaio.vcl._vcl import ffi, lib

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.contract.stacks import Stack, without
-from tests.driver import (
+from tests.support.driver import (
     ERR,
     HUP,
     OUT,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.contract.stacks import Stack, kernel_only, without
-from tests.driver import (
+from tests.support.driver import (
     ERR,
     IN,
     UDP,

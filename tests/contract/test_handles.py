@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.contract.stacks import Stack, kernel_only, without
-from tests.driver import (
+from tests.support.driver import (
     ADD,
     ALL_EVENTS,
     IN,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.contract.stacks import Stack, kernel_only
-from tests.driver import (
+from tests.support.driver import (
     TCP,
     UDP,
     Worker,

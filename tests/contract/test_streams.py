@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.stacks import Stack
-from tests.driver import (
+from tests.support.driver import (
     ERR,
     HUP,
     IN,

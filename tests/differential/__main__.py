@@ -9,9 +9,9 @@ import argparse
 import contextlib
 import time
 
+from testbed.vppinstance import VppInstance
 from tests.differential.arena import Arena
 from tests.differential.known import RULES
-from tests.vppinstance import VppInstance
 
 
 def main() -> int:

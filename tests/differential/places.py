@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import vppaio
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
 from vppaio.config import Config
 
 _BUFFER: Final = 1 << 16  # bytes; the kernel doubles it

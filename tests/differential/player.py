@@ -12,8 +12,8 @@ step the loop runs until nothing happens any more, so what was seen belongs to a
 - write_eof() in resume_writing: asyncio shuts down twice if the write buffer is empty then, and the kernel may refuse
   the second time. Such an exception of a callback of asyncio's counts as nothing.
 - close() and abort() in resume_writing: before 3.14.10 (gh-156512) asyncio calls connection_lost at once if the write
-  buffer is empty then, and stumbles when it comes to the call it has scheduled. Left out; tests/stacks/test_endings.py
-  shows ours, which is the mended one on every version.
+  buffer is empty then, and stumbles when it comes to the call it has scheduled. Left out;
+  tests/behaviour/test_endings.py shows ours, which is the mended one on every version.
 - Addresses of objects and names of classes in messages of the exception handler.
 - writelines() after write_eof(): Python 3.11 complains about write(), 3.12 about writelines().
 - asyncio tells eof_received again at every resume_reading() after it; its documentation promises it once. Nothing is

@@ -1,7 +1,7 @@
-"""The same two stacks as in tests/stacks."""
+"""The same two stacks as in tests/behaviour."""
 
 from __future__ import annotations
 
-from tests.stacks.conftest import stack, vpp_site
+from tests.behaviour.conftest import stack, vpp_site
 
 __all__ = ["stack", "vpp_site"]

@@ -16,7 +16,7 @@ import trustme
 from aiohttp import web
 
 import vppaio
-from tests.stacks.sites import PATIENCE, Site, in_thread, receive_all
+from tests.support.sites import PATIENCE, Site, in_thread, receive_all
 
 
 async def echo(request: Any) -> Any:

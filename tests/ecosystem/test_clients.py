@@ -15,7 +15,7 @@ import websockets.asyncio.server
 import websockets.sync.server
 
 from tests.ecosystem.test_aiohttp import kernel_http
-from tests.stacks.sites import PATIENCE, HostSite, Site, in_thread, port_of
+from tests.support.sites import PATIENCE, HostSite, Site, in_thread, port_of
 
 SYNC_CLIENT = """
 import sys

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ecosystem.programs import free_port, running
-from tests.stacks.sites import Site
+from tests.support.programs import free_port, running
+from tests.support.sites import Site
 
 APPLICATION = """
 import asyncio

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.stacks.sites import PATIENCE, Site
+from tests.support.sites import PATIENCE, Site
 
 CONFTEST = """
 import vppaio

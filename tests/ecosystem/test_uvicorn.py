@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ecosystem.programs import free_port, running
-from tests.stacks.sites import PATIENCE, Site
+from tests.support.programs import free_port, running
+from tests.support.sites import PATIENCE, Site
 
 APPLICATION = """
 async def app(scope, receive, send):

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tests.driver import address, endpoint
 from tests.fakes.network import MSS, Network
 from tests.fakes.sessions import HUP, OUT, Address, Message, Refusal, Session, State, Worker
+from tests.support.driver import address, endpoint
 from vppaio.vcl._vcl import ffi, lib
 
 MAX_WORKERS: Final = 128

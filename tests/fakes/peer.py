@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.driver import Address, Worker
 from tests.fakes.vcl import FakeVcl
+from tests.support.driver import Address, Worker
 
 Result = TypeVar("Result")
 _PAUSE = 0.0005  # seconds between two looks; the other side is usually a thread or done already

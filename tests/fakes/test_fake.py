@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.driver import ERR, HUP, IN, NOW, OUT, RDHUP, TCP, UDP, Worker
 from tests.fakes.peer import Peer, Peers
 from tests.fakes.vcl import VPP_TRAPS, FakeVcl
+from tests.support.driver import ERR, HUP, IN, NOW, OUT, RDHUP, TCP, UDP, Worker
 from vppaio.vcl._vcl import ffi, lib
 
 HOST = "127.0.0.1"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from testbed.vppinstance import VppInstance
 from tests.fakes.vcl import VPP_TRAPS, FakeVcl
 from tests.faults.table import Faults
-from tests.vppinstance import VppInstance
 from vppaio.config import Config
 from vppaio.vcl import application
 from vppaio.vcl._vcl import ffi

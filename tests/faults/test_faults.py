@@ -10,14 +10,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.driver import NOW, PARKED, Worker
+from testbed.vppinstance import VppInstance
 from tests.fakes.peer import Peers
 from tests.fakes.vcl import FakeVcl
 from tests.faults.places import Place
 from tests.faults.runs import REGRESSIONS, places
 from tests.faults.simulation import Failed, run
 from tests.faults.table import KINDS, Faults
-from tests.vppinstance import VppInstance
+from tests.support.driver import NOW, PARKED, Worker
 from vppaio.vcl._vcl import ffi
 
 SEEDS = {"fake": 300, "host": 200, "vpp": 100}

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import vppaio
+from testbed.vppinstance import VppInstance
 from tests.fuzz.services import Datagrams, Http, Tls
 from tests.fuzz.texts import Texts
-from tests.stacks.sites import HostSite, VppSite
-from tests.vppinstance import VppInstance
+from tests.support.sites import HostSite, VppSite
 
 TARGETS: Final[dict[str, Callable[[Any], Any]]] = {
     "text": lambda site: Texts(),

@@ -40,7 +40,7 @@ class Service:
     """What the targets share: a place, a corpus, the check.
 
     Args:
-        site: where to serve and how strangers get there, see tests/stacks/sites.py.
+        site: where to serve and how strangers get there, see tests/support/sites.py.
     """
 
     target: str

@@ -7,12 +7,12 @@ import logging
 import pytest
 
 import vppaio
-from tests.fuzz.__main__ import TARGETS, fuzz
-from tests.stacks.conftest import (
+from tests.behaviour.conftest import (
     stack,  # noqa: F401  a fixture
     vpp_site,  # noqa: F401
 )
-from tests.stacks.sites import Site
+from tests.fuzz.__main__ import TARGETS, fuzz
+from tests.support.sites import Site
 
 SECONDS = 1.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from testbed.vppinstance import VppInstance
 from tests.restarts.harness import LONGEST_OUTAGE, leaks, restarts
-from tests.vppinstance import VppInstance
 
 
 @pytest.mark.vpp

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.traps import BEYOND, RULES, guards
+from tests.support.traps import BEYOND, RULES, guards
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stacks.sites import VppSite
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
+from tests.support.sites import VppSite
 
 
 @pytest.fixture

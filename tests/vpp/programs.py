@@ -9,8 +9,8 @@ import sys
 import time
 from typing import Final
 
-from tests.stacks.sites import ROOT
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
+from tests.support.sites import ROOT
 
 PATIENCE: Final = 20.0  # seconds
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import vppaio
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
 from vppaio.config import Config
 
 pytestmark = pytest.mark.vpp

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 
@@ -118,7 +118,9 @@ def test_start_failure_shows_the_log_and_leaves_nothing(vpp_instance):
 
 
 def test_next_start_clears_away_what_a_killed_process_left(vpp_instance):
-    script = "import os; from tests.vppinstance import VppInstance; VppInstance().__enter__(); os.kill(os.getpid(), 9)"
+    script = (
+        "import os; from testbed.vppinstance import VppInstance; VppInstance().__enter__(); os.kill(os.getpid(), 9)"
+    )
     killed = subprocess.Popen([sys.executable, "-c", script])
     assert killed.wait() == -signal.SIGKILL
     assert traces(f"vppaio-{killed.pid}")
@@ -128,7 +130,7 @@ def test_next_start_clears_away_what_a_killed_process_left(vpp_instance):
 
 def test_command_line_tells_the_command_where_everything_is(vpp_instance):
     shown = subprocess.run(
-        [sys.executable, "-m", "tests.vppinstance", "--", "sh", "-c", 'test -S "$VPPAIO_APP_SOCKET" && env; exit 3'],
+        [sys.executable, "-m", "testbed.vppinstance", "--", "sh", "-c", 'test -S "$VPPAIO_APP_SOCKET" && env; exit 3'],
         capture_output=True,
         text=True,
         check=False,
@@ -140,7 +142,7 @@ def test_command_line_tells_the_command_where_everything_is(vpp_instance):
 
 def test_command_line_cleans_up_on_sigterm(vpp_instance):
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.vppinstance", "--", "sh", "-c", "echo started; exec sleep 60"],
+        [sys.executable, "-m", "testbed.vppinstance", "--", "sh", "-c", "echo started; exec sleep 60"],
         stdout=subprocess.PIPE,
     )
     with process:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.stacks.sites import HostSite, Site, VppSite, eventually, in_thread, port_of, reset
+from tests.support.sites import HostSite, Site, VppSite, eventually, in_thread, port_of, reset
 
 pytestmark = pytest.mark.vpp
 Told = list[Any]

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.stacks.sites import receive_exactly
-from tests.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance
+from tests.support.sites import receive_exactly
 from vppaio.config import Config
 from vppaio.vcl import vclconf
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.ecosystem.programs import free_port
-from tests.stacks.sites import PATIENCE, VppSite
+from tests.support.programs import free_port
+from tests.support.sites import PATIENCE, VppSite
 
 pytestmark = pytest.mark.vpp
 

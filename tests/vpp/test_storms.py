@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.stacks.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
+from tests.support.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
 
 pytestmark = [pytest.mark.vpp, pytest.mark.timeout(60)]
 COUNT = 3000

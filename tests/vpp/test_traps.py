@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 import vppaio
-from tests.stacks.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
+from testbed.vppinstance import VppInstance
+from tests.support.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
 from tests.vpp.programs import Program
-from tests.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 
@@ -249,7 +249,7 @@ vppaio.run(main())
 """
 OUTLIVED = """
 import errno, sys, time
-from tests.driver import NOW, Worker
+from tests.support.driver import NOW, Worker
 from vppaio.config import Config
 from vppaio.vcl import application
 from vppaio.vcl._vcl import lib
