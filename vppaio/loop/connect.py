@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vppaio.reactor.session import SessionTable
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.tls.pyopenssl import is_pyopenssl
-from vppaio.transports import listener
+from vppaio.transports import connector
 from vppaio.transports.pseudosocket import SessionSocket, host_port_scope
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) 
     session = sock.session
     if sock._bound is not None and (is_new or session.stack == "vpp"):
         session.bind(*host_port_scope(sock._bound))
-    listener.connect(session, host, port, rest[1] if rest else 0, future)
+    connector.connect(session, host, port, rest[1] if rest else 0, future)
     try:
         await future
     except BaseException:

@@ -21,13 +21,3 @@ cdef class Listener(SessionHandler):
     cdef int on_restored(self) except -1
     cdef int on_closing(self) except -1
     cdef int _accept(self) except -1
-
-
-cdef class Connector(SessionHandler):
-    cdef Session session
-    cdef object future
-    cdef object address
-    cdef double started
-
-    cdef int on_events(self, uint32_t events) except -1
-    cdef int on_lost(self) except -1

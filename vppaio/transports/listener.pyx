@@ -1,23 +1,21 @@
-"""Listener and Connector: how sessions come to be, from either side.
+"""Listener: hears of new connections and hands each accepted session up.
 
-A `Listener` hears of new connections and hands each accepted session up. It accepts until the queue is empty, at most a
-backlog's worth per turn, as asyncio does; when descriptors or memory run out it pauses for a second and says so.
-A `Connector` waits for the result of one connect.
+It accepts until the queue is empty, at most a backlog's worth per turn, as asyncio does; when descriptors or memory run
+out it pauses for a second and says so. When its stack was lost and is back, it listens again.
 
-Made by loop.serve and loop.connect; ask reactor.session. On the loop's thread.
+Made by loop.serve; asks reactor.session. On the loop's thread.
 """
 import errno
 import logging
-import time
 from asyncio import constants, trsock
 
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS
+from libc.errno cimport EAGAIN, ECONNABORTED
 
-from vppaio.vcl.address cimport address_of, fill_endpoint
-from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, vcl_endpoint
+from vppaio.vcl.address cimport address_of
+from vppaio.vcl.ops cimport EPOLLIN, vcl_endpoint
 
-from vppaio.vcl.errors import connect_error, os_error
+from vppaio.vcl.errors import os_error
 
 logger = logging.getLogger("vppaio")
 cdef double MIN_RETRY_S = 0.05, MAX_RETRY_S = 1.0
@@ -167,57 +165,3 @@ cdef class Listener(SessionHandler):
     def _log(self, level, what, more=""):
         host, port = self.sock.getsockname()[:2]
         logger.log(level, "%s stack=%s address=%s port=%d%s", what, self.session.stack, host, port, more)
-
-
-cdef class Connector(SessionHandler):
-    """Waits for the result of a connect.
-
-    Args:
-        session: connecting, not yet watched. Watched earlier, a bound datagram session would tell that it can be
-            written, which is not the answer to the connect.
-        future: gets None, or the OSError that names `address`.
-        address: for the message.
-    """
-
-    def __cinit__(self, Session session, future, address):
-        self.session = session
-        self.future = future
-        self.address = address
-        self.started = time.monotonic()
-        session.connecting = True
-        session.watch(self, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP)
-
-    cdef int on_events(self, uint32_t events) except -1:
-        cdef Session session = self.session
-        cdef int rv
-        if not session.connecting:
-            return 0
-        rv = session.ops.session_connect_result(session.handle, events)
-        if rv == -EINPROGRESS:
-            return 0
-        session.connecting = False
-        if self.future.done():
-            return 0
-        if rv == 0:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(connect_error(-rv, time.monotonic() - self.started, self.address))
-        return 0
-
-    cdef int on_lost(self) except -1:
-        self.session.connecting = False
-        if not self.future.done():
-            self.future.set_exception(ConnectionResetError(
-                errno.ECONNRESET, f"VPP went away while connecting to {self.address}"))
-        return 0
-
-
-def connect(Session session, str host, int port, unsigned int scope_id, future):
-    """Start connecting; `future` gets the result. VCL: vppcom_session_connect."""
-    cdef vcl_endpoint endpoint
-    if not fill_endpoint(&endpoint, host, port, scope_id):
-        raise ValueError(f"not an IP address: {host!r}")
-    cdef int rv = session.ops.session_connect(session.handle, &endpoint)
-    if rv < 0 and rv != -EINPROGRESS:
-        raise connect_error(-rv, 0, (host, port))
-    Connector.__new__(Connector, session, future, (host, port))
