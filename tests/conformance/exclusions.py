@@ -26,7 +26,7 @@ def _mocked(stacks: tuple[str, ...], *tests: str) -> tuple[Rule, ...]:
     return tuple(Rule(f"test_base_events.BaseEventLoopWithSelectorTests.{test}", reason, stacks) for test in tests)
 
 
-# README has this table in prose.
+# docs/differences.md has this table in prose.
 VPP_EXCLUSIONS = (
     *_mocked(_VPP, "test_create_connection_bluetooth"),
     *_mocked(

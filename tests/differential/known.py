@@ -1,7 +1,7 @@
 """What VPP cannot do as the kernel does, with the reason; sequences leave it out there.
 
-tests/vpp/test_resets.py shows those about resets, but for what is chance, and README's "Differences from asyncio" tells
-of them. The one about two messages for one segment is the order of two callbacks, and chance.
+tests/vpp/test_resets.py shows those about resets, except for what is chance; docs/differences.md lists them. The one
+about two messages for one segment is the order of two callbacks, and chance.
 """
 
 from __future__ import annotations

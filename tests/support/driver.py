@@ -236,7 +236,7 @@ class Worker:
             assert self.ask(NOW) == []
 
     def _gather(self) -> bool:
-        """The sleep protocol without the sleep (design.md 3): what is parked, then NOW if the descriptor says so."""
+        """As the loop asks before it sleeps (docs/vpp.md 3.5): what is parked, then NOW if the descriptor says so."""
         came = self.ask(PARKED)
         if self.fd_is_readable():
             came += self.ask(NOW)

@@ -1,7 +1,6 @@
 """VCL's traps, as `@pytest.mark.trap(NAME, guard="FILE: FUNCTION")` on tests names them.
 
-NAME is "N: ..." with the number of a rule in vcl-facts.md, section 0, or "beyond: ..." for a trap that is not on that
-list.
+NAME is "N: ..." with the number of a rule in docs/vpp.md 0, or "beyond: ..." for a trap that is not on that list.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each layer imports only from layers with a smaller number: the picture in README, kept true."""
+"""Each layer imports only from layers with a smaller number: the picture in docs/architecture.md, kept true."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What VPP tells of resets where the kernel tells more: a test for each rule of differential/known.py.
 
-They pin what is so in 26.06: one that fails is a VPP that can do better, and README's row and the rule may go. Without
-a test is "a close with unread data cuts what was just written": which of the two VPP takes first is chance.
+They pin what VPP 26.06 does. If one of them fails, that VPP does better, and the rule and its line in
+docs/differences.md may go. "A close with unread data cuts what was just written" has no test: which of the two VPP
+takes first is chance.
 """
 
 from __future__ import annotations

@@ -1,27 +1,31 @@
-"""Wait once for everything the loop cares about.
+"""The poller: one wait in the kernel for everything that the loop cares about.
 
-Two sources of readiness: kernel descriptors (signals, subprocesses, add_reader) and sessions. A stack announces its
-sessions through its worker's descriptor, so one kernel wait covers both, with these catches (vcl-facts 3, 4, 9):
+The loop has two kinds of sources: kernel descriptors (signals, subprocesses, add_reader) and sessions (connections,
+listeners and datagram endpoints of a stack). A stack announces its sessions through one descriptor, that of the loop's
+worker. So one epoll_wait covers both kinds. `Poller.sleep` does this; on VPP it has to respect the following facts
+(docs/vpp.md 3, 4, 9.1):
 
-1. VCL keeps some events to itself: a FIFO refilled between our last read and the clearing of its flag, a session already
-   readable when it joined the epoll set, whatever a blocking call found in the queue. They are parked in the worker and
-   its descriptor stays silent. So ask for parked events before sleeping, and do not sleep if there were any.
-   Nothing gets lost between asking and sleeping, because no VCL call lies between: a later arrival keeps
-   the descriptor readable.
-2. The descriptor is registered level-triggered. Its eventfd is written on the queue's change from empty to non-empty only,
-   and stays readable until VCL reads it; an edge-triggered registration would miss the second arrival.
-3. VCL never sleeps: with a positive timeout it sleeps to the end even when events are pending.
-4. Sessions are edge-triggered, so an event not used up must be remembered: `Session.again`.
-5. Dispatching stops after BUDGET_NS. What is left makes the next turn not sleep, and timers, call_soon and kernel
-   descriptors get their turn in between.
-6. A sock_* call waits for its kernel descriptor once (EPOLLONESHOT): one system call, where a selector's key costs two
-   and a handle. The descriptor stays in the set, disarmed, and a key that is made for it later replaces it.
-7. When VPP dies the descriptor becomes readable for good. It then leaves the epoll set, and VCL is asked on a timer
-   instead: each `epoll_wait` tries to attach again.
+1. VCL, VPP's client library, keeps some events in its own memory: a FIFO was filled between our last read and the clearing
+   of its flag, a session was ready before it joined the epoll set, a blocking call took events out of the queue. The
+   worker's descriptor does not show such parked events. So the poller asks for parked events before it sleeps, and does
+   not sleep if there are any. It cannot miss an event between the two, because it makes no other call of VCL in between,
+   and a later event makes the descriptor readable.
+2. The descriptor is registered level-triggered. VPP writes its eventfd only when the queue changes from empty to not
+   empty, and the eventfd stays readable until VCL reads it. An edge-triggered registration would miss the second event.
+3. VCL is never asked to sleep. With a positive timeout it sleeps to the end, even if events are pending.
+4. Sessions are edge-triggered: an event is told once. A handler that does not use up an event must call `Session.again`.
+5. Dispatching stops after BUDGET_NS. What is left is dispatched in the next turn, which does not sleep. So timers,
+   call_soon and kernel descriptors get their turn in between.
+6. A sock_* call on a kernel socket waits for its descriptor once (EPOLLONESHOT). This takes one system call; a key of the
+   selector would take two, and a handle. The descriptor stays in the epoll set, disarmed, and a key that is made for it
+   later replaces it.
+7. When VPP dies, the worker's descriptor stays readable for ever. The poller takes it out of the epoll set and asks VCL
+   on a timer instead. Each of these calls tries to attach to VPP again.
 
-`busy_poll_us` repeats asking before the sleep: lower latency for a busy core.
+`busy_poll_us` repeats the asking for that long before the sleep. This lowers latency and uses CPU time.
 
-Called by loop.eventloop through the selector; asks reactor.worker. Runs on the loop's thread.
+loop.eventloop makes a `Selector`, and loop.scheduler calls the poller in each turn. The poller calls reactor.worker. All of
+it runs on the loop's thread.
 """
 import os
 import select

@@ -1,13 +1,17 @@
-"""StreamTransport: asyncio's transport on a TCP session.
+"""StreamTransport: asyncio's transport for a TCP connection, on a session of either stack.
 
-The receiving side is transports.inbound; here is the sending side, and what both share: `write` offers the bytes to the
-tx FIFO at once; what it refuses waits in the backlog until EPOLLOUT. The rules are those of
-asyncio.selector_events._SelectorSocketTransport, and so are the numbers.
+This module is the sending side, and what both sides share; transports.inbound is the receiving side. The rules and the
+numbers are those of asyncio.selector_events._SelectorSocketTransport:
 
-Sessions are edge-triggered from birth (IN|OUT|RDHUP, see reactor.poller), so a write is repeated until WOULD_BLOCK: only
-then does VCL announce room (vcl-facts 4.3).
+- `write` offers the bytes to the tx FIFO at once. Bytes that the FIFO refuses join the backlog.
+- EPOLLOUT announces that there is room. Then the backlog is written, until it is empty or the FIFO refuses again.
+- `pause_writing` and `resume_writing` tell the protocol when the backlog passes the high-water and the low-water mark.
 
-Knows its session (reactor.session) and its protocol; made by loop.eventloop and transports.listener. On the loop's thread.
+A session is edge-triggered (see reactor.poller). VPP announces room only after it has refused a write, so a write is
+repeated until the FIFO refuses it (docs/vpp.md 4.3).
+
+A transport knows its session (reactor.session) and its protocol. loop.eventloop makes transports for connects and for
+sockets of the caller, and loop.serve makes them for accepted connections. All of it runs on the loop's thread.
 """
 import asyncio
 import collections

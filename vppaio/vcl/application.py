@@ -31,7 +31,7 @@ from vppaio.vcl._vcl import ffi, lib
 from vppaio.vcl.errors import Unusable
 
 LIBRARY_VARIABLE: Final = "VPPAIO_LIBVPPCOM"
-INSTALL: Final = "install VPP's packages, see README, or use stack=host"
+INSTALL: Final = "install VPP's packages, see docs/guide.md, or use stack=host"
 INSTALLED_VCL_CONF: Final = "/etc/vpp/vcl.conf"
 _ATTACH_LIMIT_S: Final = 5.0
 # VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (vcl-facts 9.6).

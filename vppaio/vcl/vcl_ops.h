@@ -1,18 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The table of operations: all that vppaio asks of a stack.
+ * The table of operations: everything that vppaio asks of a stack.
  *
- * Signatures and meaning are VCL's (src/vcl/vppcom.h of FD.io VPP): calls return a non-negative result or a negative
- * errno, sessions are handles and not descriptors, readiness comes from one edge-triggered epoll set per worker, and the
- * worker's own descriptor says when that set is worth asking. Two files fill the table: libvppcom.c forwards to the
- * installed libvppcom, host.c does the same over kernel sockets. Tests fill a third one from Python.
+ * A stack is a TCP/IP implementation: VPP's or the kernel's. vppaio calls both through this table of function pointers, so
+ * the code above knows no difference. libvppcom.c fills the table for VPP; it forwards to the installed libvppcom (VCL).
+ * host.c fills it for the kernel, with kernel sockets. The tests fill a third table from Python.
  *
- * Threads: a worker may be used by one thread at a time; which one may change between calls. Every handle carries its
- * worker in the top byte. Every call but session_listen and session_bind returns at once, so callers keep the GIL, and the
- * GIL is what serialises the calls on one worker; those two may take 100 ms (bind of a datagram session) and are called
- * without it. A call that arrives on a worker where one of them waits for its answer gets -EBUSY.
+ * The terms, and the meaning of most calls, are VCL's (src/vcl/vppcom.h in VPP's sources):
  *
- * Nothing here may crash: a call in a state that the stack cannot take is refused by the file that fills the table.
+ *   result     every call returns a non-negative number, or a negative errno
+ *   session    a connection, a listener or a datagram endpoint; known by its handle, a number that is no descriptor
+ *   worker     what one event loop has on a stack: an epoll set, its sessions, and a descriptor
+ *   epoll set  tells which sessions have news, edge-triggered: each change is told once
+ *   worker_fd  the worker's descriptor. It is readable while the epoll set has something to tell, so the kernel can wait
+ *              for it together with other descriptors
+ *
+ * Threads: one thread at a time uses a worker, and which one may change between calls. A handle has its worker in the top
+ * byte. All calls return at once, except session_listen and the session_bind of a datagram session, which may take 100 ms.
+ * So callers release the GIL for these two and keep it for all others; the GIL is what keeps two calls on one worker apart.
+ * A call on a worker that waits in one of the two gets -EBUSY.
+ *
+ * Nothing here may crash the process. The file that fills the table refuses a call that its stack cannot take.
  */
 #ifndef VPPAIO_VCL_OPS_H
 #define VPPAIO_VCL_OPS_H
