@@ -10,9 +10,10 @@ import warnings as _warnings
 from collections.abc import Coroutine as _Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vppaio.config import Config, Stack
+from vppaio.config import Config
 from vppaio.loop.eventloop import EventLoop
 from vppaio.loop.stacks import StackEvent
+from vppaio.routes import Stack
 from vppaio.transports.pseudosocket import SessionSocket
 
 if TYPE_CHECKING:

@@ -33,9 +33,11 @@ from typing import Any, Final, NoReturn
 
 import vppaio
 from vppaio import config as config_module
-from vppaio.config import Config, RouteTable, variable
+from vppaio import settings as settings_module
+from vppaio.config import SETTINGS, Config
 from vppaio.diagnosis import diagnose, python_path
 from vppaio.loop import statistics
+from vppaio.routes import RouteTable
 from vppaio.vcl import application, probe, vclconf
 
 _DEMO_START_LIMIT_S: Final = 30
@@ -64,11 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     settings = _Parser(add_help=False)
-    settings.add_argument("--stack", choices=("auto", "vpp", "host"), help="default: auto, VPP where it is configured")
-    settings.add_argument("--app-socket", metavar="PATH", help="VPP's app socket")
-    settings.add_argument("--vcl-config", metavar="PATH", help="a vcl.conf; default: vppaio writes its own")
-    settings.add_argument("--routes", metavar="ROUTES", help='such as "10.0.0.0/8=host,::/0=vpp"')
-    settings.add_argument("--busy-poll-us", metavar="N", type=int, help="microseconds to look for work before sleeping")
+    for own in SETTINGS.values():
+        meaning = own.meaning.partition(". ")[0].replace("`", "")
+        text = f"{meaning}: {own.values}; default: {own.default_spelled}"
+        settings.add_argument(own.option, metavar=own.kind.placeholder, help=text)
 
     parser = _Parser(prog="vppaio", description="asyncio on FD.io VPP's host stack.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"vppaio {vppaio.__version__}")
@@ -104,14 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _configure(options: argparse.Namespace) -> Config:
     """Make the settings of this command those of the process, and of the processes it starts."""
-    names = ("stack", "app_socket", "vcl_config", "routes", "busy_poll_us")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    texts = {name: text for name in SETTINGS if (text := getattr(options, name)) is not None}
     try:
-        config = Config(**given)
+        config = Config(**{name: SETTINGS[name].parsed(text) for name, text in texts.items()})
     except ValueError as error:
         _fail(error, 2)
-    for name in given:
-        os.environ[variable(name)] = str(given[name])
+    for name, text in texts.items():
+        os.environ[SETTINGS[name].variable] = text
     return config
 
 
@@ -144,7 +144,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Shorten tracebacks to what `python program.py` would show, and those of wrong settings to their text."""
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    if frames and frames[-1].f_globals.get("__name__") in (application.__name__, config_module.__name__):
+    if frames and frames[-1].f_globals.get("__name__") in _ABOUT_SETTINGS:
         print(f"vppaio: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return
     while trace and trace.tb_frame.f_code.co_filename in _OURS:
@@ -152,6 +152,7 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
 
+_ABOUT_SETTINGS: Final = (application.__name__, config_module.__name__, settings_module.__name__)
 _OURS: Final = (__file__, str(Path(__file__).with_name("__main__.py")), "<frozen runpy>", runpy.__file__)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from vppaio.config import Config, variable
+from vppaio.config import SETTINGS, Config
 from vppaio.vcl import application
 from vppaio.vcl.errors import Unusable
 
@@ -55,10 +55,10 @@ class Diagnosis:
 
 def diagnose(config: Config) -> Diagnosis:
     """Try to attach as a loop would, in another process; takes at most `_LIMIT_S`."""
-    environment = {**os.environ, **python_path(), variable("app_socket"): config.app_socket}
+    environment = {**os.environ, **python_path(), SETTINGS["app_socket"].variable: config.app_socket}
     if config.vcl_config is not None:
-        environment[variable("vcl_config")] = config.vcl_config
-        del environment[variable("app_socket")]
+        environment[SETTINGS["vcl_config"].variable] = config.vcl_config
+        del environment[SETTINGS["app_socket"].variable]
     command = [sys.executable, "-c", "from vppaio import diagnosis; diagnosis.trial()"]
     pipe = subprocess.PIPE
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)

@@ -14,9 +14,10 @@ from typing import Any, Final
 from unittest import mock
 
 from tests.fuzz.mutation import corpus, mutate
-from vppaio.config import Config, RouteTable, variable
+from vppaio.config import SETTINGS, Config
 from vppaio.loop.stacks import Stacks
 from vppaio.reactor.session import TCP, UDP
+from vppaio.routes import RouteTable
 from vppaio.vcl import vclconf
 
 FIELDS: Final = tuple(field.name for field in dataclasses.fields(Config))
@@ -50,7 +51,7 @@ class Texts:
     def take(self, rng: random.Random, text: str) -> None:
         in_environment = text.replace("\0", "")  # where no value has a NUL
         for name in FIELDS:
-            with mock.patch.dict(os.environ, {variable(name): in_environment}):
+            with mock.patch.dict(os.environ, {SETTINGS[name].variable: in_environment}):
                 self.settle(Config)
         for name in TEXT_FIELDS:
             self.settle(functools.partial(Config, **{name: text}))

@@ -22,7 +22,8 @@ from typing import Any, Final, TypeVar
 
 import vppaio
 from testbed.vppinstance import VppInstance
-from vppaio.config import Config, Stack
+from vppaio.config import Config
+from vppaio.routes import Stack
 
 PATIENCE: Final = 10.0  # seconds until something that must happen counts as missing; the machine may be busy
 ROOT: Final = Path(__file__).parents[2]

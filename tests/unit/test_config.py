@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from vppaio.config import APP_SOCKET, Config, variable
+from vppaio.config import APP_SOCKET, SETTINGS, Config
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_is_frozen_comparable_and_hashable():
     ],
 )
 def test_every_field_has_a_variable(monkeypatch, name, text, value):
-    monkeypatch.setenv(variable(name), text)
+    monkeypatch.setenv(SETTINGS[name].variable, text)
     assert getattr(Config(), name) == value
 
 
@@ -156,8 +156,8 @@ def test_bad_value_names_field_value_and_what_is_allowed(name, value, allowed):
     ],
 )
 def test_bad_variable_is_named(monkeypatch, name, text):
-    monkeypatch.setenv(variable(name), text)
-    with pytest.raises(ValueError, match=rf"^{name} \(from the environment, {variable(name)}\): '{text}'"):
+    monkeypatch.setenv(SETTINGS[name].variable, text)
+    with pytest.raises(ValueError, match=rf"^{name} \(from the environment, {SETTINGS[name].variable}\): '{text}'"):
         Config()
 
 

@@ -1,17 +1,17 @@
-"""README and docs/ keep what they promise: references, links, names of functions, settings and figures are true."""
+"""README and docs/ keep what they promise: references, links, names of functions and figures are true.
+
+The table of settings: test_settings.py.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from vppaio.config import Config, variable
 from vppaio.loop import statistics
 
 ROOT = Path(__file__).parents[2]
@@ -129,21 +129,6 @@ def test_functions_in_the_walks_exist() -> None:
         if not found:
             wrong.append(f"{file}: {name}")
     assert not wrong
-
-
-def test_every_setting_is_in_configuration_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("VPPAIO_", "VCL_"))]:
-        monkeypatch.delenv(name)
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    rows = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in text.splitlines() if line.startswith("| `")]
-    found = {name: (variables, default) for name, variables, default in rows}
-    config = Config(app_name="vppaio-<pid>")
-    for field in fields(Config):
-        value = getattr(config, field.name)
-        shown = f"{value >> 20}M" if field.name.endswith("_size") and value % (1 << 20) == 0 else value
-        shown = {None: "none", (): "none", True: "1"}.get(value, shown)
-        assert variable(field.name) in found[field.name][0]
-        assert found[field.name][1] == str(shown), field.name
 
 
 def test_every_statistic_is_in_operations() -> None:

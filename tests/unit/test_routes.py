@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vppaio.config import Config, RouteTable
+from vppaio.config import Config
+from vppaio.routes import RouteTable
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from typing import Any, Final, Literal
 
-from vppaio.config import Config, RouteTable, Stack
+from vppaio.config import Config
 from vppaio.reactor.poller import Poller
 from vppaio.reactor.worker import Worker
+from vppaio.routes import RouteTable, Stack
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl import application
 

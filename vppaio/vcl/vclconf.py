@@ -14,9 +14,9 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from vppaio.config import BYTES_OF_AN_EVENT, Config
+from vppaio.config import BYTES_OF_AN_EVENT, IN_VCL_CONFIG, SETTINGS, Config
 from vppaio.vcl.errors import Unusable
 
 MAX_WORKERS: Final = 128  # a handle has its worker in the top byte and must stay a positive int
@@ -71,14 +71,8 @@ def own(config: Config, *, cut_through: bool = False) -> str:
     """
     lines = [
         "use-mq-eventfd",  # or nothing would wake a loop
-        f"app-socket-api {config.app_socket}",
-        f"heapsize {config.heap_size >> 20}M",
+        *(f"{key} {_spelled(key, getattr(config, name))}" for name in IN_VCL_CONFIG for key in SETTINGS[name].vcl_keys),
         f"max-workers {MAX_WORKERS}",
-        f"segment-size {config.segment_size}",
-        f"add-segment-size {config.segment_size}",
-        f"rx-fifo-size {config.rx_fifo_size}",
-        f"tx-fifo-size {config.tx_fifo_size}",
-        f"event-queue-size {config.event_queue_size}",
         # Bounds listen, the one call that blocks; the default is ten minutes.
         "session-timeout 5",
         # Local scope turns a connect to another application of this VPP into a shared-memory session, which has no
@@ -87,6 +81,11 @@ def own(config: Config, *, cut_through: bool = False) -> str:
         "app-scope-global",
     ]
     return "".join(("vcl {\n", *(f"  {line}\n" for line in lines), "}\n"))
+
+
+def _spelled(key: str, value: Any) -> str:
+    """A setting's value as VCL reads it."""
+    return f"{value >> 20}M" if _KEYS[key] == _SIZE else str(value)
 
 
 @dataclass
