@@ -5,10 +5,12 @@ The table of settings: test_settings.py.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,3 +162,24 @@ def test_figures_are_those_of_the_files_of_results() -> None:
     held, of = re.findall(r"^(\d+) of (\d+) goals are held$", printed("goals.json", "--goals"), re.MULTILINE)[0]
     assert f"{of} goals" in text
     assert f"{held} were held" in text
+
+
+def test_sentences_below_the_table_are_those_of_the_file_of_results() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "readme.json").read_text())["rows"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+
+    def row(candidate: str, connections: int, workload: str = "echo-protocol", special: str = "") -> dict[str, Any]:
+        place = {"vppaio-vpp": "cut-through"}.get(candidate, "loopback")
+        wanted = (workload, candidate, connections, ", ".join(filter(None, (place, special))))
+        keys = ("workload", "candidate", "connections", "path")
+        return next(found for found in measured if tuple(found[key] for key in keys) == wanted)
+
+    few, many = (row("vppaio-vpp", n)["vpp_cpu_us"]["median"] for n in (32, 1000))
+    assert f"used {few:.1f} us of CPU per message in the first row and {many:.1f} us in the second" in text
+    sleeping, polling = row("vppaio-vpp", 32)["p50_us"], row("vppaio-vpp", 32, special="busy_poll_us=50")["p50_us"]
+    assert f"latency was {polling:.0f} us with it and {sleeping:.0f} us without" in text
+    lost = [("echo-streams", 32), ("echo-protocol", 1000)]
+    for workload, connections in lost:
+        ours, theirs = (row(name, connections, workload)["server_cpu_us"] for name in ("vppaio-host", "uvloop"))
+        assert theirs["median"] < ours["median"]
+    assert "uvloop used less CPU for streams, and at 1000 connections" in text
