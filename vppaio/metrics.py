@@ -17,7 +17,8 @@ from prometheus_client import start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from vppaio.loop.statistics import FIELDS, LOOP_FIELDS, Field, snapshots
+from vppaio.loop.registry import snapshots
+from vppaio.loop.statistics import FIELDS, LOOP_FIELDS, Field
 
 
 class StatisticsCollector(Collector):

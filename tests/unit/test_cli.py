@@ -166,14 +166,14 @@ def test_traceback_is_the_programs_own(script):
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].startswith(f'  File "{path}", line 4')
     assert lines[-1] == "ZeroDivisionError: division by zero"
-    assert "cli.py" not in done.stderr
+    assert "vppaio/cli" not in done.stderr
 
 
 def test_syntax_error_is_the_programs_own(script):
     done = vppaio("run", script("def f(:\n"))
     assert done.returncode == 1
     assert "SyntaxError" in done.stderr
-    assert "cli.py" not in done.stderr
+    assert "vppaio/cli" not in done.stderr
 
 
 def test_missing_import_is_the_programs_own(script):

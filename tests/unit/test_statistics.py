@@ -18,8 +18,10 @@ import pytest
 import vppaio
 from tests.fakes.libvppcom import clean_environment
 from vppaio import metrics
+from vppaio.cli import reporter
 from vppaio.config import Config
 from vppaio.loop import statistics
+from vppaio.loop.registry import snapshots
 
 HOST = Config(stack="host")
 
@@ -111,7 +113,7 @@ def test_other_threads_may_ask_while_the_loop_works() -> None:
     def ask(which: int) -> None:
         try:
             while not stop.is_set():
-                for _, found in statistics.snapshots():
+                for _, found in snapshots():
                     numbers = found["stacks"]["host"]
                     assert numbers["opened"] - numbers["closed"] >= 0
                 asked[which] += 1
@@ -149,12 +151,12 @@ def test_line_has_gauges_and_rates() -> None:
         "write_wait_seconds": 1,
         "lost": 1,
     }
-    line = statistics.line(now, before, seconds=2)
+    line = reporter.line(now, before, seconds=2)
     assert line == (
         "201 sessions, 1 listeners, 10 accepted/s, 0 closed/s, 0 events/s, 0 polls/s, 0 wakes/s, read 1.25MB/s, "
         "written 0B/s, 3 writes_waiting (0.50 s/s, 0/s), 1 lost"
     )
-    assert [statistics.short(n) for n in (0, 999, 1000, 12345, 1.5e9, 3e12)] == [
+    assert [reporter.short(n) for n in (0, 999, 1000, 12345, 1.5e9, 3e12)] == [
         "0",
         "999",
         "1k",

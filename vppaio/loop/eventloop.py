@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from vppaio.config import Config
-from vppaio.loop import connect, endpoints, serve, sockets, statistics
+from vppaio.loop import connect, endpoints, registry, serve, sockets
 from vppaio.loop.private import SelectorLoop
 from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import StackEvent, Stacks
@@ -77,7 +77,7 @@ class EventLoop(Scheduler, SelectorLoop):
         self._stacks = Stacks(self._config, self._poller, self._tell_stack_listeners)
         self._listeners: dict[Any, Any] = {}
         super().__init__(selector)
-        statistics.register(self)
+        registry.register(self)
 
     # ---- what vppaio adds to asyncio's loop --------------------------------------------------------------------
 
