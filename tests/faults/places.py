@@ -71,6 +71,7 @@ class _Behind(Place):
             application,
             attach=lambda config: None,
             acquire_worker=lambda: table.worker_register(),
+            look_for_vpp=lambda config: None,
             release_worker=lambda index: table.worker_unregister(index),
             vpp_ops_address=lambda: faults.address,
         ):

@@ -21,7 +21,7 @@ def test_our_own_file_passes_our_own_check():
     text = vclconf.own(config)
     conf = vclconf.parse("own", text, {})
     assert (conf.app_socket, conf.faults, conf.remarks) == ("/tmp/app", [], [])
-    for line in ("use-mq-eventfd", "rx-fifo-size 65536", "add-segment-size 67108864", "session-timeout 5"):
+    for line in ("use-mq-eventfd", "rx-fifo-size 65536", "add-segment-size 67108864", "session-timeout 3"):
         assert f"  {line}\n" in text
 
 

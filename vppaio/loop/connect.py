@@ -62,6 +62,7 @@ async def connect_sock(
     mine: list[OSError] = []
     exceptions.append(mine)
     family, type_, _, _, address = addr_info
+    await loop._stacks.ready("vpp")
     sock = SessionSocket(loop._stacks.worker("vpp"), family, type_)
     try:
         if local_addr_infos is not None:

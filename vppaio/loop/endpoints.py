@@ -54,8 +54,8 @@ async def create_datagram_endpoint(
             raise
 
     if sock is not None:
-        sock = adopt_bound(loop, sock)
-    if sock is not None or family == socket.AF_UNIX or not (local_addr or remote_addr) or "vpp" not in loop.stacks:
+        sock = await adopt_bound(loop, sock)
+    if sock is not None or family == socket.AF_UNIX or not (local_addr or remote_addr) or not loop._stacks.with_vpp:
         return await on_host()
     pairs = await _address_pairs(loop, local_addr, remote_addr, family, proto, flags)
     # The remote end decides, since that is where packets have to arrive.
@@ -63,6 +63,7 @@ async def create_datagram_endpoint(
         return await on_host()
     if allow_broadcast:
         raise OSError(errno.EOPNOTSUPP, "allow_broadcast: VPP's session layer has no broadcast")
+    await loop._stacks.ready("vpp")
     errors: list[OSError] = []
     for af, local, remote in pairs:
         made = SessionSocket(loop._stacks.worker("vpp"), af, socket.SOCK_DGRAM)

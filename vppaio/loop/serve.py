@@ -124,8 +124,8 @@ async def create_server(
     sockets: list[Any] = []
     try:
         if sock is not None and host is None and port is None:
-            sock = adopt_bound(loop, sock)
-        if sock is not None or (host is None and port is None) or "vpp" not in loop.stacks:
+            sock = await adopt_bound(loop, sock)
+        if sock is not None or (host is None and port is None) or not loop._stacks.with_vpp:
             sockets = await kernel_sockets(host=host, port=port, family=family, flags=flags, sock=sock)
         else:
             _check_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, **options)
@@ -133,6 +133,7 @@ async def create_server(
                 if loop._stacks.stack_for(address[0]) == "host":
                     sockets += await kernel_sockets(host=address[0], port=address[1], family=af, flags=flags)
                 else:
+                    await loop._stacks.ready("vpp")
                     sockets.append(_vpp_socket(loop, af, address, **options))
         server = Server(loop, sockets, protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
         if start_serving:

@@ -80,7 +80,7 @@ def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
     return sock.family in _INET and loop._config.adopt_sockets and loop._stacks.stack_for(ip) == "vpp"
 
 
-def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
+async def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
     """A SessionSocket bound to the address of `sock`, if that is VPP's and `sock` has no peer; else `sock`."""
     check_ssl_socket(sock)  # asyncio would see the SessionSocket only
     # Not only socket.socket: gunicorn's workers hand over its TCPSocket, which forwards to one. What has no `close`, as
@@ -90,6 +90,7 @@ def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
     address = sock.getsockname()
     if address[1] == 0 or _is_connected(sock) or not adopts(loop, sock, address[0]):
         return sock
+    await loop._stacks.ready("vpp")
     made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
     made.bind(address)
     made.kernel_socket = sock
@@ -116,11 +117,12 @@ async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
         _check_non_blocking(loop, sock)
         await connect.sock_connect(loop, made, address)
         return
-    if isinstance(sock, socket.socket) and sock.family in _INET and "vpp" in loop.stacks:
+    if isinstance(sock, socket.socket) and sock.family in _INET and loop._stacks.with_vpp:
         info = (await loop._ensure_resolved(address, family=sock.family, type=sock.type, loop=loop))[0]
         address = info[4]
         if adopts(loop, sock, address[0]):
             _check_non_blocking(loop, sock)
+            await loop._stacks.ready("vpp")
             made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
             local = sock.getsockname()
             if local[1] != 0:

@@ -8,6 +8,10 @@ What Python's exit does not reach (SIGKILL, a signal's default action, os._exit)
 but may itself die of it within 0.3 s of an accept (VPP 26.06), so services should turn SIGTERM into a normal exit;
 `vppaio run` does.
 
+VPP may hang. So everything that asks it has a limit (vpp_asking.c), one thread at a time asks for the process while the
+others that need the answer wait, as long at most, and no lock is held meanwhile: whoever needs no answer goes on, such
+as a loop on the host stack, and the exit.
+
 Called by the loop and by the reactor's workers, from any thread.
 """
 
@@ -33,7 +37,8 @@ from vppaio.vcl.errors import Unusable
 LIBRARY_VARIABLE: Final = "VPPAIO_LIBVPPCOM"
 INSTALL: Final = "install VPP's packages, see docs/guide.md, or use stack=host"
 INSTALLED_VCL_CONF: Final = "/etc/vpp/vcl.conf"
-_ATTACH_LIMIT_S: Final = 5.0
+_ATTACH_LIMIT_S: Final = 4.0  # libvppcom's own limit is 3 s (vpp_asking.h); if it comes to nothing, it is left behind
+_HANGS_AFTER_S: Final = 2.0  # an answer that took longer was none
 # VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (vcl-facts 9.6).
 _DIGEST_S: Final = 0.4
 _LOOK_EVERY_S: Final = 0.01
@@ -57,7 +62,10 @@ class _Attached:
     max_workers: int
 
 
-_lock = threading.Lock()
+_changed = threading.Condition()  # guards what follows; never held while VPP is asked
+_asking = False  # a thread asks VPP for the application, or for a worker
+_hung: Unusable | None = None  # what the last one that asked had to hear, if VPP did not answer
+_library_lock = threading.Lock()
 _attached: _Attached | None = None
 _forked = False
 _failed: str = ""  # why libvppcom said no; it takes no second question
@@ -93,8 +101,31 @@ def _hidden(path: str) -> bool:
 # ---- attach --------------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _asking_vpp(app_socket: str) -> Iterator[None]:
+    """Be the one thread that asks VPP. Who waited while it gave no answer hears so, and does not ask again."""
+    global _asking, _hung
+    with _changed:
+        waited = _asking
+        if not _changed.wait_for(lambda: not _asking, _ATTACH_LIMIT_S):
+            raise probe.hung(app_socket)
+        if waited and _hung is not None:
+            raise Unusable(*_hung.args)
+        _asking, _hung = True, None
+    try:
+        yield
+    except Unusable as reason:
+        if reason.code == errno.ETIMEDOUT:
+            _hung = reason
+        raise
+    finally:
+        with _changed:
+            _asking = False
+            _changed.notify_all()
+
+
 def attach(config: Config, *, cut_through: bool = False) -> None:
-    """Attach this process to VPP, or find that it is attached already.
+    """Attach this process to VPP, or find that it is attached already. Takes 4 s at most.
 
     Args:
         cut_through: reach other applications of the same VPP through shared memory; not with a named vcl.conf.
@@ -114,41 +145,77 @@ def attach_or_explain(
     config: Config, report: Callable[..., None] = lambda **_: None, *, cut_through: bool = False
 ) -> None:
     """`attach`, raising Unusable. `report` learns what is found on the way, by keyword."""
-    global _attached, _failed
-    with _lock:
+    if _is_attached_with(config):
+        return
+    named = vclconf.read(config.vcl_config) if config.vcl_config is not None else None
+    app_socket = named.app_socket if named else config.app_socket
+    report(app_socket=app_socket, vcl_config=config.vcl_config or "", remarks=named.remarks if named else [])
+    if named:
+        named.require()
+    with _asking_vpp(app_socket):
+        if _is_attached_with(config):
+            return
+        _find_library(app_socket, report)
+        _attach(config, named, app_socket, cut_through)
+
+
+def _is_attached_with(config: Config) -> bool:
+    """Whether this process is attached. Raises what speaks against `config`, or against another try."""
+    with _changed:
         if _forked:
             raise _forked_off()
         if _attached:
             _compare(_attached.config, config)
-            return
-        if _failed:
+        elif _failed:
             raise Unusable(
                 "failed-before",
                 errno.ENOTRECOVERABLE,
                 f"an earlier attach failed ({_failed})",
                 "libvppcom allows one try per process, so start the program again",
             )
-        named = vclconf.read(config.vcl_config) if config.vcl_config is not None else None
-        app_socket = named.app_socket if named else config.app_socket
-        report(app_socket=app_socket, vcl_config=config.vcl_config or "", remarks=named.remarks if named else [])
-        if named:
-            named.require()
-        _find_library(app_socket, report)
-        try:
-            with _vcl_environment(config, cut_through):
-                _create_application(config, app_socket)
-        except Unusable as reason:
-            _failed = str(reason)
-            raise
-        heap_size = named.heap_size if named else config.heap_size
-        queue = named.event_queue_size if named else config.event_queue_size
-        ring = queue // 16  # for connections, among others
-        lib.vppaio_vpp_event_queue(queue)
-        lib.vppaio_vpp_heap_reserve(min(ring * _BYTES_OF_A_CONNECTION, heap_size // 8))
+        return _attached is not None
+
+
+def _attach(config: Config, named: vclconf.VclConf | None, app_socket: str, cut_through: bool) -> None:
+    global _attached, _failed
+    # Before: the process may fork, or end, while VPP is asked.
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    atexit.register(detach)
+    try:
+        with _vcl_settings(named.text if named else vclconf.own(config, cut_through=cut_through), named is not None):
+            _create_application(config, app_socket)
+    except Unusable as reason:
+        _failed = str(reason)
+        raise
+    except BaseException:  # a signal's handler does not let us wait
+        _failed = "it was interrupted"
+        lib.vppaio_vpp_give_up()
+        raise
+    heap_size = named.heap_size if named else config.heap_size
+    queue = named.event_queue_size if named else config.event_queue_size
+    ring = queue // 16  # for connections, among others
+    lib.vppaio_vpp_event_queue(queue)
+    lib.vppaio_vpp_heap_reserve(min(ring * _BYTES_OF_A_CONNECTION, heap_size // 8))
+    with _changed:
         _attached = _Attached(config, app_socket, named.max_workers if named else vclconf.MAX_WORKERS)
         _idle_workers.append(0)  # VCL's first worker comes with the application
-        os.register_at_fork(after_in_child=_after_fork_in_child)
-        atexit.register(detach)
+
+
+def look_for_vpp(config: Config) -> None:
+    """See that what `attach` needs is there, without asking VPP: its libvppcom, somebody on the app socket, a vcl.conf
+    that will do.
+
+    Raises:
+        ValueError, OSError: as `attach`.
+    """
+    try:
+        if not _is_attached_with(config):
+            named = vclconf.read(config.vcl_config) if config.vcl_config is not None else None
+            if named:
+                named.require()
+            _find_library(named.app_socket if named else config.app_socket, lambda **_: None)
+    except Unusable as reason:
+        raise reason.as_error() from None
 
 
 def _forked_off() -> Unusable:
@@ -178,7 +245,8 @@ def _find_library(app_socket: str, report: Callable[..., None]) -> None:
         report(vpp_pid=vpp.pid, vpp_release=vpp.release)
     except Unusable as reason:
         unreachable = reason
-    library = load_library(vpp.release if vpp else "")
+    with _library_lock:
+        library = load_library(vpp.release if vpp else "")
     report(libvppcom=library.path, libvppcom_release=library.release)
     if vpp is None:
         raise unreachable
@@ -231,24 +299,30 @@ def _text(chars: Any) -> str:
 
 
 @contextlib.contextmanager
-def _vcl_environment(config: Config, cut_through: bool) -> Iterator[None]:
-    """While it attaches libvppcom finds VCL_CONFIG in the environment, and nothing that overrides our own file."""
-    before = {key: value for key, value in os.environ.items() if key.startswith("VCL_")}
+def _vcl_settings(conf: str, with_environment: bool) -> Iterator[None]:
+    """Have VCL find `conf` as its vcl.conf, and the environment's variables that override it, or none of them."""
     # Memory with a path: nothing to remove, and nobody else can read or change it.
-    memory = os.memfd_create("vcl.conf") if config.vcl_config is None else -1
+    memory = os.memfd_create("vcl.conf")
     try:
-        if config.vcl_config is None:
-            os.write(memory, vclconf.own(config, cut_through=cut_through).encode())
-            for key in before.keys() - {"VCL_DEBUG"}:
-                del os.environ[key]
-        os.environ["VCL_CONFIG"] = config.vcl_config or f"/proc/self/fd/{memory}"
+        _write_all(memory, conf.encode(errors="surrogateescape"))
+        variables = {
+            key: value
+            for key, value in os.environ.copy().items()
+            if key.startswith("VCL_") and (with_environment or key == "VCL_DEBUG")
+        }
+        variables["VCL_CONFIG"] = f"/proc/self/fd/{memory}"
+        text = b"".join(os.fsencode(f"{key}={value}") + b"\0" for key, value in variables.items())
+        if lib.vppaio_vpp_settings(text, len(text)) < 0:
+            raise MemoryError
         yield
     finally:
-        for key in [key for key in os.environ if key.startswith("VCL_")]:
-            del os.environ[key]
-        os.environ.update(before)
-        if memory >= 0:
-            os.close(memory)
+        os.close(memory)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _create_application(config: Config, app_socket: str) -> None:
@@ -258,6 +332,7 @@ def _create_application(config: Config, app_socket: str) -> None:
     def create() -> None:
         answer.append(lib.vppaio_vpp_attach(config.app_name.encode()))
 
+    begin = time.monotonic()
     thread = threading.Thread(target=create, name="vppaio-attach", daemon=True)
     thread.start()
     thread.join(_ATTACH_LIMIT_S)
@@ -265,6 +340,8 @@ def _create_application(config: Config, app_socket: str) -> None:
         lib.vppaio_vpp_give_up()
         raise probe.hung(app_socket)
     if answer[0] < 0:
+        if time.monotonic() - begin > _HANGS_AFTER_S:
+            raise probe.hung(app_socket)
         code = -answer[0] if answer[0] < -1 else errno.ECONNREFUSED  # -1 stands for anything
         raise Unusable(
             "refused",
@@ -278,10 +355,11 @@ def _create_application(config: Config, app_socket: str) -> None:
 
 
 def acquire_worker() -> int:
-    """Return the index of a worker for a new loop; give it back with `release_worker`.
+    """Return the index of a worker for a new loop; give it back with `release_worker`. Takes 4 s at most.
 
     Raises:
-        OSError: ENOBUFS when all are taken, ENETDOWN when the other loops have lost VPP, else why VPP gives none.
+        OSError: ENOBUFS when all are taken, ENETDOWN when the other loops have lost VPP, ETIMEDOUT when it hangs, else
+            why VPP gives none.
     """
     deadline = time.monotonic() + _RESTORE_LIMIT_S
     while (worker := _idle_or_new_worker()) == -errno.ENETDOWN:
@@ -291,33 +369,42 @@ def acquire_worker() -> int:
     return worker
 
 
+def _idle_worker() -> tuple[_Attached, int]:
+    """What this process is attached with, and an idle worker, or -1."""
+    with _changed:
+        if _forked:
+            raise _forked_off()
+        if _attached is None:
+            raise Unusable("not-attached", errno.ENOTCONN, "this process is not attached to VPP", "attach it")
+        return _attached, _idle_workers.pop() if _idle_workers else -1
+
+
 def _idle_or_new_worker() -> int:
     """An index, or -ENETDOWN."""
-    with _lock:
-        if _forked:
-            raise _forked_off().as_error()
-        if _attached is None:
-            raise OSError(errno.ENOTCONN, "this process is not attached to VPP")
-        if _idle_workers:
-            return _idle_workers.pop()
-        try:
-            # VCL keeps a worker that VPP did not give, and waits for it when it attaches to the next VPP (vpp_loss.c).
-            probe.app_socket(_attached.app_socket)
-        except Unusable as reason:
-            raise reason.as_error() from None
-        rc = int(ffi.cast("vcl_ops *", lib.vppaio_vpp_ops()).worker_register())
-        if rc >= 0 or rc == -errno.ENETDOWN:
-            return rc
-        raise OSError(
-            -rc,
-            f"VPP gave no worker for another event loop: at most {_attached.max_workers} can run at a time "
-            "(max-workers); close loops that are no longer needed",
-        )
+    try:
+        attached, worker = _idle_worker()
+        if worker >= 0:
+            return worker
+        with _asking_vpp(attached.app_socket):
+            # VCL keeps a worker that it could not ask for, and counts it when it attaches to the next VPP (vpp_loss.c).
+            probe.knock(attached.app_socket)
+            rc = int(ffi.cast("vcl_ops *", lib.vppaio_vpp_ops()).worker_register())
+            if rc == -errno.ETIMEDOUT:
+                raise probe.hung(attached.app_socket)
+    except Unusable as reason:
+        raise reason.as_error() from None
+    if rc >= 0 or rc == -errno.ENETDOWN:
+        return rc
+    raise OSError(
+        -rc,
+        f"VPP gave no worker for another event loop: at most {attached.max_workers} can run at a time "
+        "(max-workers); close loops that are no longer needed",
+    )
 
 
 def release_worker(index: int) -> None:
     """Take back a worker whose sessions are closed. It waits for the next loop: registering is a talk with VPP."""
-    with _lock:
+    with _changed:
         if _attached is not None:
             assert index not in _idle_workers
             _idle_workers.append(index)
@@ -358,23 +445,25 @@ def detach() -> None:
     Runs when Python exits; VPP is told when the process does (see libvppcom.c, at_exit).
     """
     global _attached
-    with _lock:
-        if _attached is None:
-            return
-        lib.vppaio_vpp_leave()  # a daemon thread's server would go on
-        while lib.vppaio_vpp_since_accept() < _DIGEST_S:
-            _poll_all()
-            time.sleep(_LOOK_EVERY_S)
-        lib.vppaio_vpp_detach()
+    if _attached is None:
+        return
+    lib.vppaio_vpp_leave()  # a daemon thread's server would go on
+    while lib.vppaio_vpp_since_accept() < _DIGEST_S:
+        _poll_all()
+        time.sleep(_LOOK_EVERY_S)
+    lib.vppaio_vpp_detach()
+    with _changed:
         _attached = None
         _idle_workers.clear()
 
 
 def _after_fork_in_child() -> None:
     """The child has VCL's memory but not its place: refuse everything, and let it exit without harm to the parent."""
-    global _attached, _forked, _lock
+    global _attached, _asking, _changed, _forked, _library_lock
     lib.vppaio_vpp_forked()
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _changed = threading.Condition()  # another thread of the parent may have held it
+    _library_lock = threading.Lock()
+    _asking = False
     _attached = None
     _forked = True
     _idle_workers.clear()

@@ -39,14 +39,13 @@
 #define _GNU_SOURCE
 #include "libvppcom.h"
 
+#include "vpp_asking.h"
 #include "vpp_names.h"
 #include "vpp_worker.h"
 
 #include <limits.h>
 #include <sys/socket.h>
 #include <time.h>
-
-#define LISTEN_LIMIT_S 5
 
 static int
 session_create (int index, int proto, int is_ip4)
@@ -77,7 +76,7 @@ wait_for_answer (uint32_t session, int rv, const struct timespec *begin)
   struct timespec now, pause = { 0, 200 * 1000 };
 
   clock_gettime (CLOCK_MONOTONIC, &now);
-  while (rv == -ETIMEDOUT && now.tv_sec - begin->tv_sec < LISTEN_LIMIT_S && !vpp_detached (HANDLE_WORKER (session)))
+  while (rv == -ETIMEDOUT && now.tv_sec - begin->tv_sec < VPP_ASK_LIMIT_S && !vpp_detached (HANDLE_WORKER (session)))
     {
       vpp_take_events (HANDLE_WORKER (session));
       if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) >= 0)

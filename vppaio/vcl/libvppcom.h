@@ -15,7 +15,9 @@ const char *vppaio_vpp_release (void);
 /* The file that was loaded; "" before open. */
 const char *vppaio_vpp_library (void);
 
-/* vppcom_app_create: blocks until VPP has answered. 0, -EALREADY (attach once per process), or what VCL said.
+/* The VCL_... variables that VCL is to see, each as NAME=value with a zero behind. -ENOMEM. */
+int vppaio_vpp_settings (const char *variables, size_t size);
+/* vppcom_app_create: blocks until VPP has answered, 3 s at most. 0, -EALREADY (attach once per process), or what VCL said.
  * After a failure every operation is refused, because libvppcom crashes on calls then. The calling thread is
  * left without a worker; worker 0 is registered. */
 int vppaio_vpp_attach (const char *app_name);

@@ -23,7 +23,7 @@ from typing import Final
 
 from vppaio.vcl.errors import Unusable
 
-_CONNECT_LIMIT_S: Final = 2
+_CONNECT_LIMIT_US: Final = 200_000  # for a place in the line of a VPP that is busy; one that hangs serves nobody
 _RELEASE: Final = re.compile(r"/lib(?:vnet|vlib|vppinfra)\.so\.(\d\d\.\d\d)")
 
 
@@ -39,7 +39,7 @@ def _connect(path: str, kind: socket.SocketKind) -> int:
     """Return the pid of the listening process, 0 if it is in another pid namespace."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
         # A unix socket with a full backlog refuses non-blocking connects at once, so Python's timeouts are of no use.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_LIMIT_S, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, _CONNECT_LIMIT_US))
         probe.connect(path)
         credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[0])
@@ -65,8 +65,8 @@ def vpp_beside(app_socket: str) -> int | None:
             try:
                 return _connect(beside(app_socket, name), kind)
             except OSError as error:
-                if error.errno == errno.EACCES:
-                    return 0  # somebody is at home
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    return 0  # somebody is at home, and does not let us in, or hangs
     return None
 
 
@@ -114,7 +114,18 @@ def _describe(path: str) -> str:
 
 
 def app_socket(path: str) -> Vpp:
-    """Knock at the app socket.
+    """Knock at the app socket, and learn who is there.
+
+    Raises:
+        Unusable: with the errno of the refusal.
+    """
+    knock(path)
+    pid = vpp_beside(path) or 0
+    return Vpp(pid, _release_of(pid) if pid else "")
+
+
+def knock(path: str) -> None:
+    """See that somebody listens on the app socket. Waits for nobody.
 
     Raises:
         Unusable: with the errno of the refusal.
@@ -124,8 +135,7 @@ def app_socket(path: str) -> Vpp:
     except OSError as error:
         code = error.errno or errno.EIO
         if code == errno.EPROTOTYPE:  # somebody listens for SOCK_SEQPACKET
-            pid = vpp_beside(path) or 0
-            return Vpp(pid, _release_of(pid) if pid else "")
+            return
         if code in (errno.ENOENT, errno.ENOTDIR):
             raise _missing(path) from None
         if code in (errno.EACCES, errno.EPERM):

@@ -19,6 +19,9 @@ from typing import Any, Final
 from vppaio.config import BYTES_OF_AN_EVENT, IN_VCL_CONFIG, SETTINGS, Config
 from vppaio.vcl.errors import Unusable
 
+# Bounds listen and a UDP bind, the calls that wait for VPP on a loop; VCL's default is ten minutes. As long as for the
+# other questions to VPP (vpp_asking.h).
+SESSION_TIMEOUT_S: Final = 3
 MAX_WORKERS: Final = 128  # a handle has its worker in the top byte and must stay a positive int
 _FLAG, _NUMBER, _HEX_OR_NUMBER, _SIZE, _FLOAT, _TEXT = range(6)
 _KEYS: Final = {
@@ -73,8 +76,7 @@ def own(config: Config, *, cut_through: bool = False) -> str:
         "use-mq-eventfd",  # or nothing would wake a loop
         *(f"{key} {_spelled(key, getattr(config, name))}" for name in IN_VCL_CONFIG for key in SETTINGS[name].vcl_keys),
         f"max-workers {MAX_WORKERS}",
-        # Bounds listen, the one call that blocks; the default is ten minutes.
-        "session-timeout 5",
+        f"session-timeout {SESSION_TIMEOUT_S}",
         # Local scope turns a connect to another application of this VPP into a shared-memory session, which has no
         # half-close and no peer address and so breaks what asyncio promises. Servers need not have it to be found.
         *(["app-scope-local"] if cut_through else []),
@@ -97,9 +99,11 @@ class VclConf:
         max_workers, heap_size, event_queue_size: VCL's defaults where they are not given.
         faults: why vppaio cannot work with it, each with its line.
         remarks: what VCL ignores.
+        text: the file as VCL gets it: with a limit for what waits for VPP.
     """
 
     path: str
+    text: str = ""
     app_socket: str = ""
     max_workers: int = 16
     heap_size: int = 256 << 20
@@ -153,6 +157,8 @@ def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
     conf = VclConf(path)
     seen = set()
     sizes = dict(_SIZES)
+    session_timeout = float("inf")
+    end = len(text.splitlines())  # lines before the section's end
     section = ended = False
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
@@ -165,7 +171,7 @@ def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
             continue
         key, value = words[0], words[1] if len(words) > 1 else ""
         if key == "}":
-            ended = True
+            ended, end = True, number - 1
         elif key not in _KEYS:
             similar = difflib.get_close_matches(key, _KEYS, 1)
             conf.remarks.append(
@@ -181,6 +187,8 @@ def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
                 conf.max_workers = int(value)
             elif key == "heapsize":
                 conf.heap_size = int(value[:-1]) << (20 if value[-1] in "mM" else 30)
+            elif key == "session-timeout":
+                session_timeout = float(value)
             elif key in sizes:
                 sizes[key] = int(value, 16 if value.startswith("0x") else 10)
             rest = words[1 if _KEYS[key] == _FLAG else 2 :]
@@ -188,6 +196,10 @@ def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
                 conf.faults.append(f"line {number}: VCL ignores {rest[0]} behind {key}, use one line per option")
     if not section:
         conf.faults.append("no `vcl {` section")
+    lines = text.splitlines()
+    if session_timeout > SESSION_TIMEOUT_S:
+        lines[end:end] = [f"  session-timeout {SESSION_TIMEOUT_S}"]
+    conf.text = "".join(f"{line}\n" for line in lines)
     conf.event_queue_size = sizes["event-queue-size"]
     conf.faults += _bad_sizes(sizes)
     conf.app_socket = environment.get("VCL_VPP_SAPI_SOCKET") or conf.app_socket

@@ -6,6 +6,7 @@
 #include "vpp_library.h"
 
 #include "libvppcom.h"
+#include "vpp_hooks.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -100,6 +101,7 @@ vppaio_vpp_open (const char *name, char *message, size_t size)
   snprintf (release, sizeof (release), "%s", dot ? dot + 4 : "");
   if (sscanf (release, "%u.%u", &year, &month) == 2 && year * 100 + month < 2110)
     return refuse (-ENOTSUP, message, size, "libvppcom %s is older than 21.10", release);
+  vpp_set_hooks ();
   library = handle;
   return 0;
 }

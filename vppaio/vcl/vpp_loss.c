@@ -11,18 +11,41 @@
  * - If one has not attached when VPP dies again, none counts as the first any more, and VCL calls exit(1) (vppcom.c:
  *   vcl_api_retry_attach). So all attach when one has.
  *
+ * And nobody attaches while a thread registers a worker, which it does without the GIL: VCL counts that one, too.
+ *
  * A loop whose worker was taken along is told when it asks (`untold`); until then nothing begins on that worker, and its
  * descriptor is readable.
  */
 #define _GNU_SOURCE
+#include "vpp_hooks.h"
 #include "vpp_worker.h"
 
 #include <sys/eventfd.h>
+#include <time.h>
 
 #define FIRST_OF_VCLS_OWN 0xfffffffeu /* epoll data of its pipe, which is there while VPP is not, and of the app socket */
 #define BELL UINT64_MAX
+#define SENDING_NS 10000000
 
 static uint32_t losses; /* of the process: each is found by one worker first, and by the others later */
+
+/* VCL sleeps a second in the middle of taking leave of a VPP that died (vcl_private.c: vcl_worker_detach_sessions), with the
+ * GIL, for each worker, so that other threads may end what they do. Here another thread can be in VCL only to listen, without
+ * the GIL. That is on a worker of its own; but it may be about to send, and VPP's queue, which is the same for all workers, is
+ * unmapped next. Sending takes microseconds, and does not wait for a VPP that died (vpp_queue.c). */
+unsigned
+vpp_sleep (unsigned seconds)
+{
+  struct timespec pause = { 0, SENDING_NS };
+  int i, others = 0;
+
+  (void) seconds;
+  for (i = 0; i < MAX_WORKERS; i++)
+    others |= vpp_workers[i].registered && vpp_workers[i].busy;
+  if (others)
+    nanosleep (&pause, 0);
+  return 0;
+}
 
 int
 vpp_detached (int index)

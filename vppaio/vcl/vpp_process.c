@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "libvppcom.h"
+#include "vpp_hooks.h"
 #include "vpp_worker.h"
 
 #include <signal.h>
@@ -12,43 +13,95 @@
 #include <time.h>
 #include <unistd.h>
 
-int vpp_attached, vpp_forked, vpp_leaving;
+int vpp_attached, vpp_forked, vpp_leaving, vpp_asking;
 struct timespec vpp_last_accept;
-static int tried, given_up, last_signal;
+static int tried, given_up, has_worker_0, last_signal;
 static pid_t owner;
+static void (*farewell) (void *unused);
 
-/* Runs before VCL's own exit handler, which takes leave of the calling thread's worker and crashes if it has none. That
- * handler is our farewell: it speaks through the app socket, as VPP hears the end of the other workers. vppcom_app_destroy
- * would say so a second time, through the message queue. VPP acts on the socket at once and frees its handle, and on the
- * queue up to 0.1 s later; an application that has attached meanwhile, such as this service restarted, has got the same
- * handle and is detached in our place: its listen hangs (session_node.c: session_mq_detach_handler, 26.06). */
+/* VCL's atexit: what it wants to do at exit is done where at_exit allows it. */
+int
+vpp_cxa_atexit (void (*handler) (void *), void *argument, void *library)
+{
+  (void) argument, (void) library;
+  farewell = handler;
+  return 0;
+}
+
+/* VCL's handler is our farewell: it takes leave of the calling thread's worker, and crashes if it has none. It speaks through
+ * the app socket, as VPP hears the end of the other workers. vppcom_app_destroy would say so a second time, through the
+ * message queue. VPP acts on the socket at once and frees its handle, and on the queue up to 0.1 s later; an application that
+ * has attached meanwhile, such as this service restarted, has got the same handle and is detached in our place: its listen
+ * hangs (session_node.c: session_mq_detach_handler, 26.06).
+ *
+ * There is none while another thread asks VPP for something, for the handler would spin on its lock as long as VPP hangs; and
+ * none to a VPP that died, for the number that VCL takes for its socket's may be another file's by now. */
 static void
 at_exit (int status, void *unused)
 {
-  int i, busy = 0;
+  int i, busy = given_up || __atomic_load_n (&vpp_asking, __ATOMIC_SEQ_CST);
 
   (void) unused;
   for (i = 0; i < MAX_WORKERS; i++)
     busy |= vpp_workers[i].registered && vpp_workers[i].busy; /* another thread is inside listen */
   vpp_attached = 0;
+  if (!has_worker_0 && !busy)
+    return; /* VPP refused */
   if (last_signal && !vpp_forked)
     {
       fflush (NULL);
       signal (last_signal, SIG_DFL);
       raise (last_signal);
     }
-  if (vpp_forked || given_up || busy || getpid () != owner)
+  if (vpp_forked || busy || getpid () != owner)
     {
       fflush (NULL);
       _exit (status);
     }
   vcl.worker_index_set (0);
+  if (farewell && !vpp_hung_up ())
+    farewell (0);
 }
 
 void
 vppaio_vpp_end_by_signal (int number)
 {
   last_signal = number;
+}
+
+/* Attaching again, on a loop, and asking, on other threads, exclude each other. The first of the two to say so goes on. */
+static int attaching_again;
+
+int
+vpp_begin_asking (void)
+{
+  __atomic_add_fetch (&vpp_asking, 1, __ATOMIC_SEQ_CST);
+  if (!__atomic_load_n (&attaching_again, __ATOMIC_SEQ_CST))
+    return 1;
+  vpp_end_asking ();
+  return 0;
+}
+
+void
+vpp_end_asking (void)
+{
+  __atomic_sub_fetch (&vpp_asking, 1, __ATOMIC_SEQ_CST);
+}
+
+int
+vpp_begin_attaching_again (void)
+{
+  __atomic_store_n (&attaching_again, 1, __ATOMIC_SEQ_CST);
+  if (!__atomic_load_n (&vpp_asking, __ATOMIC_SEQ_CST))
+    return 1;
+  vpp_end_attaching_again ();
+  return 0;
+}
+
+void
+vpp_end_attaching_again (void)
+{
+  __atomic_store_n (&attaching_again, 0, __ATOMIC_SEQ_CST);
 }
 
 int
@@ -62,24 +115,27 @@ vppaio_vpp_attach (const char *app_name)
     return vpp_attached ? -EALREADY : -ENOTRECOVERABLE;
   tried = 1;
   owner = getpid ();
+  on_exit (at_exit, 0);
+  vpp_begin_asking ();
   rv = vcl.app_create (app_name);
   if (given_up)
     return -ETIMEDOUT;
-  if (rv < 0)
-    return rv;
-  on_exit (at_exit, 0);
-  vpp_workers[0].registered = 1;
-  vpp_attached = 1;
-  vpp_keep_from_children ();
-  vcl.worker_index_set (-1);
-  return 0;
+  if (rv >= 0)
+    {
+      vpp_workers[0].registered = 1;
+      vpp_attached = has_worker_0 = 1;
+      vpp_keep_from_children ();
+      vcl.worker_index_set (-1);
+      rv = 0;
+    }
+  vpp_end_asking ();
+  return rv;
 }
 
 void
 vppaio_vpp_give_up (void)
 {
   given_up = 1;
-  on_exit (at_exit, 0);
 }
 
 double
@@ -121,5 +177,4 @@ vppaio_vpp_forked (void)
   vpp_leave_to_parent ();
   vpp_forked = 1;
   vpp_attached = 0;
-  on_exit (at_exit, 0);
 }

@@ -25,6 +25,7 @@
  * with other names keeps what it keeps.
  */
 #define _GNU_SOURCE
+#include "vpp_hooks.h"
 #include "vpp_worker.h"
 
 #include <dirent.h>
@@ -107,6 +108,16 @@ close_here (int epfd, int fd, int is_vcls_own)
 {
   (void) epfd, (void) is_vcls_own;
   close (fd);
+}
+
+/* VCL's close. When VPP dies it closes the app socket, and counts on the kernel to take it out of the worker's epoll set,
+ * which the kernel does with the last descriptor for it. Somebody else may have one, such as a child. */
+int
+vpp_close (int fd)
+{
+  if (vcl.worker_index () >= 0)
+    epoll_ctl (vcl.worker_mqs_epfd (), EPOLL_CTL_DEL, fd, 0);
+  return close (fd);
 }
 
 void

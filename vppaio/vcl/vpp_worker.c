@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include "vpp_worker.h"
 
+#include "vpp_asking.h"
+
 #include <stdlib.h>
 #include <time.h>
 
@@ -57,24 +59,43 @@ vpp_remember (uint32_t session, uint8_t kind)
   return 0;
 }
 
+/* Ask VCL to register the calling thread. EEXIST stands for every failure: max-workers reached, VPP refused, or did not
+ * answer. A worker that VPP did not give VCL keeps, and counts it when it attaches to the next VPP, so it is given back. */
+static int
+ask_for_worker (void)
+{
+  struct timespec begin, end;
+
+  clock_gettime (CLOCK_MONOTONIC, &begin);
+  vcl.worker_index_set (-1); /* VCL registers only a thread that has none */
+  vpp_current = -1;
+  if (vcl.worker_register () >= 0)
+    return 0;
+  clock_gettime (CLOCK_MONOTONIC, &end);
+  if (vcl.worker_index () >= 0)
+    {
+      vpp_ask_quietly (1);
+      vcl.worker_unregister ();
+      vpp_ask_quietly (0);
+    }
+  vcl.worker_index_set (-1);
+  return end.tv_sec - begin.tv_sec >= VPP_ASK_LIMIT_S - 1 ? -ETIMEDOUT : -ENOBUFS;
+}
+
 int
 vpp_worker_register (void)
 {
-  int index;
+  int rv, index;
 
   if (!vpp_attached)
     return vpp_forked ? -EOWNERDEAD : -ENOTCONN;
-  /* VCL would ask for it in the name of an application that VPP no longer knows, or knows as another's. */
-  if (vpp_is_lost ())
+  if (!vpp_begin_asking ())
     return -ENETDOWN;
-  vcl.worker_index_set (-1); /* VCL registers only a thread that has none */
-  vpp_current = -1;
-  /* EEXIST stands for every failure: max-workers reached, or VPP refused. */
-  if (vcl.worker_register () < 0)
-    {
-      vcl.worker_index_set (-1);
-      return -ENOBUFS;
-    }
+  /* VCL would ask for it in the name of an application that VPP no longer knows, or knows as another's. */
+  rv = vpp_is_lost () ? -ENETDOWN : ask_for_worker ();
+  vpp_end_asking ();
+  if (rv < 0)
+    return rv;
   index = vcl.worker_index ();
   if (index < 0 || index >= MAX_WORKERS)
     {
@@ -83,9 +104,9 @@ vpp_worker_register (void)
     }
   vpp_current = index;
   memset (&vpp_workers[index], 0, sizeof (vpp_workers[index]));
-  vpp_workers[index].registered = 1;
   vpp_begin_hearing (index);
   vpp_keep_from_children ();
+  vpp_workers[index].registered = 1;
   return index;
 }
 
@@ -179,30 +200,40 @@ look (int index, uint32_t vep)
   return n;
 }
 
+/* A look that may attach to the next VPP; none if it is not the time to. See vpp_loss.c and vpp_asking.c. */
+static int
+attach_again (uint32_t vep)
+{
+  int rv, index = HANDLE_WORKER (vep);
+
+  if (!vpp_all_have_heard () || !vpp_is_answered () || !vpp_begin_attaching_again ())
+    return 0;
+  if (vpp_workers[index].has_remains)
+    vpp_drop_remains ();
+  rv = enter (index); /* these were with the others */
+  if (!rv)
+    {
+      vpp_ask_on_loop (1);
+      rv = look (index, vep);
+      vpp_ask_on_loop (0);
+      if (!vpp_detached (index))
+	vpp_let_all_attach ();
+    }
+  vpp_end_attaching_again ();
+  return rv;
+}
+
 int
 vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int timeout_ms)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (vep)];
-  int n, was_detached, rv = 0;
+  int n, rv = 0;
 
   ENTER (HANDLE_WORKER (vep));
   if (max_events <= 0 || (timeout_ms != VCL_WAIT_PARKED && timeout_ms != VCL_WAIT_NOW))
     return -EINVAL;
   if (timeout_ms == VCL_WAIT_NOW && w->n_parked < max_events && !w->untold)
-    {
-      was_detached = w->was_detached;
-      if (was_detached)
-	{
-	  if (!vpp_all_have_heard ())
-	    return 0;
-	  if (w->has_remains)
-	    vpp_drop_remains ();
-	  ENTER (HANDLE_WORKER (vep)); /* these were with the others */
-	}
-      rv = look (HANDLE_WORKER (vep), vep);
-      if (was_detached && !vpp_detached (HANDLE_WORKER (vep)))
-	vpp_let_all_attach ();
-    }
+    rv = w->was_detached ? attach_again (vep) : look (HANDLE_WORKER (vep), vep);
   n = w->n_parked < max_events ? w->n_parked : max_events;
   if (n)
     {

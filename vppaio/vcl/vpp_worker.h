@@ -64,6 +64,11 @@ extern __thread int vpp_current; /* the worker VCL believes this thread to be */
 /* Of the process, see vpp_process.c. */
 extern int vpp_attached, vpp_forked, vpp_leaving;
 extern struct timespec vpp_last_accept;
+/* A thread asks VPP without the GIL, and: a loop's look may attach to the next VPP. 0 if the other of the two is under way. */
+int vpp_begin_asking (void);
+void vpp_end_asking (void);
+int vpp_begin_attaching_again (void);
+void vpp_end_attaching_again (void);
 
 /* Notes what a new handle is; -ENOMEM. */
 int vpp_remember (uint32_t session, uint8_t kind);
