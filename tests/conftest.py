@@ -6,11 +6,17 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from testbed.vppinstance import VppInstance
+from tests.support.sites import HostSite, Site, VppSite
 from tests.support.traps import guards
+
+if TYPE_CHECKING:
+    from tests.support.certificates import Certificates
 
 # Kernel peers of thousands of connections are descriptors of this process.
 _, _most_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -54,7 +60,7 @@ def vpp_installed() -> None:
 
 @pytest.fixture(scope="session")
 def vpp_instance(vpp_installed: None) -> Iterator[VppInstance]:
-    """The VPP all tests share; whole before each of them, see `_vpp_is_whole`."""
+    """The VPP all tests share; `whole_vpp` before each of them."""
     with VppInstance() as vpp:
         yield vpp
 
@@ -66,15 +72,42 @@ def own_vpp(vpp_installed: None) -> Iterator[VppInstance]:
         yield vpp
 
 
+@pytest.fixture
+def whole_vpp(vpp_instance: VppInstance) -> Iterator[VppInstance]:
+    """The shared VPP: started again if the last test left it dead or stuck; a test that made it crash fails."""
+    if not vpp_instance.healthy():
+        vpp_instance.restart()
+    yield vpp_instance
+    if vpp_instance.crashed():
+        pytest.fail(f"VPP crashed; its log ends:\n{vpp_instance.log_tail()}")
+
+
 @pytest.fixture(autouse=True)
-def _vpp_is_whole(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Start the shared VPP again if the last test left it dead or stuck; fail a test that made it crash."""
-    if "vpp_instance" not in request.fixturenames:
-        yield
-        return
-    vpp: VppInstance = request.getfixturevalue("vpp_instance")
-    if not vpp.healthy():
-        vpp.restart()
-    yield
-    if vpp.crashed():
-        pytest.fail(f"VPP crashed; its log ends:\n{vpp.log_tail()}")
+def _vpp_is_whole(request: pytest.FixtureRequest) -> None:
+    """For tests that name `vpp_instance` alone."""
+    if "vpp_instance" in request.fixturenames:
+        request.getfixturevalue("whole_vpp")
+
+
+# ---- the two stacks, each with a kernel on the other side ------------------------------------------------------------
+
+
+@pytest.fixture(params=["host", pytest.param("vpp", marks=pytest.mark.vpp)])
+def stack(request: pytest.FixtureRequest) -> Site:
+    """Each of them in turn: a place to serve and a kernel around it."""
+    site: Site = HostSite() if request.param == "host" else request.getfixturevalue("vpp_site")
+    return site
+
+
+@pytest.fixture
+def vpp_site(whole_vpp: VppInstance) -> VppSite:
+    """VPP's, for what only VPP does."""
+    return VppSite(whole_vpp)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path, stack: Site) -> Certificates:
+    """For the addresses of `stack`."""
+    from tests.support.certificates import Certificates  # trustme is not there where only CPython's tests run
+
+    return Certificates(tmp_path, stack)

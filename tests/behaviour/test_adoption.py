@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import select
 import socket
 import threading
 from pathlib import Path
@@ -25,18 +24,12 @@ import uvicorn
 from aiohttp import web
 
 import vppaio
+from tests.support.connections import Connection, Pair, ask, both_roles
+from tests.support.protocols import DatagramEcho, Echo
 from tests.support.sites import PATIENCE, Site, VppSite, eventually, in_thread, port_of, receive_all, sessions
 from vppaio.transports.pseudosocket import SessionSocket
 
 ANY = "0.0.0.0"  # what programs bind; VPP's as soon as VPP takes part
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 def bound(stack: Site, kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -45,13 +38,6 @@ def bound(stack: Site, kind: int = socket.SOCK_STREAM) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((ANY, 0))
     return sock
-
-
-def ask(stack: Site, port: int, text: bytes = b"hello") -> bytes:
-    with stack.connect(port) as peer:
-        peer.sendall(text)
-        peer.shutdown(socket.SHUT_WR)
-        return receive_all(peer)
 
 
 def get(stack: Site, port: int, path: str = "/") -> str:
@@ -163,14 +149,6 @@ def test_hypercorn(stack: Site) -> None:
     stack.run(main)
 
 
-class EchoDatagrams(asyncio.DatagramProtocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        self.transport.sendto(data, address)
-
-
 both_kinds = pytest.mark.parametrize("ours", [False, True], ids=["kernel socket", "vppaio.socket"])
 
 
@@ -185,7 +163,7 @@ def test_datagram_endpoint_on_a_bound_socket(stack: Site, ours: bool) -> None:
             sock = bound(stack, socket.SOCK_DGRAM)
             sock.setblocking(False)
         port = sock.getsockname()[1]
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(EchoDatagrams, sock=sock)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(DatagramEcho, sock=sock)
         with stack.datagrams() as peer:
             peer.settimeout(PATIENCE)
             peer.sendto(b"anybody?", (stack.address, port))
@@ -209,7 +187,7 @@ def test_datagram_endpoint_on_a_connected_socket(stack: Site, ours: bool) -> Non
         with stack.datagrams() as peer:
             peer.settimeout(PATIENCE)
             await loop.sock_connect(sock, peer.getsockname())
-            transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, sock=sock)
+            transport, _ = await loop.create_datagram_endpoint(DatagramEcho, sock=sock)
             assert transport.get_extra_info("peername") == peer.getsockname()
             transport.sendto(b"first")
             data, address = await in_thread(peer.recvfrom, 100)
@@ -528,60 +506,6 @@ def test_ports_that_were_in_use_leave_no_session_behind(
 
 
 # ---- get_extra_info("socket") ----------------------------------------------------------------------------------------
-
-
-class Connection(asyncio.Protocol):
-    """Half-open when the peer has finished; keeps what it heard."""
-
-    def __init__(self) -> None:
-        self.heard = b""
-        self.ended = False
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.socket = transport.get_extra_info("socket")
-
-    def data_received(self, data: bytes) -> None:
-        self.heard += data
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        return True
-
-    def readable(self) -> bool:
-        """What a connection pool asks."""
-        poll = select.poll()
-        poll.register(self.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-
-class Pair:
-    """A connection in either role, and the kernel's end of it."""
-
-    def __init__(self, stack: Site, role: str) -> None:
-        self.stack = stack
-        self.role = role
-
-    async def __aenter__(self) -> tuple[Connection, socket.socket]:
-        loop = asyncio.get_running_loop()
-        self.ours = Connection()
-        if self.role == "server":
-            server = await loop.create_server(lambda: self.ours, self.stack.address, 0)
-            self.theirs = await in_thread(self.stack.connect, port_of(server))
-            await eventually(lambda: hasattr(self.ours, "transport"))
-            server.close()
-        else:
-            with self.stack.listen() as listener:
-                await loop.create_connection(lambda: self.ours, *listener.getsockname())
-                self.theirs, _ = await in_thread(listener.accept)
-        return self.ours, self.theirs
-
-    async def __aexit__(self, *_: object) -> None:
-        self.ours.transport.abort()
-        self.theirs.close()
-
-
-both_roles = pytest.mark.parametrize("role", ["server", "client"])
 
 
 @both_roles

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import random
 import socket
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 import vppaio
-from tests.support.sites import Site, eventually, sessions
+from tests.support.sites import Site, descriptors, eventually, sessions, turns
 
 STORM = 1000
 AT_ONCE = 50
@@ -135,11 +134,6 @@ async def cancelled(connecting: asyncio.Task[None], after: Callable[[], Coroutin
     return False
 
 
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 @pytest.mark.timeout(150)
 def test_1000_cancelled_connects_then_1000_good_ones(stack: Site) -> None:
     chance = random.Random(1)
@@ -187,7 +181,3 @@ def test_1000_cancelled_connects_then_1000_good_ones(stack: Site) -> None:
             assert descriptors() <= before
 
     stack.run(main, timeout=140)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))

@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 
 import vppaio
-from tests.behaviour.test_adoption import Pair, both_roles
-from tests.behaviour.test_streams import Accepted, Recorder
-from tests.behaviour.test_tls import Certificates, certificates
+from tests.support.certificates import Certificates
+from tests.support.connections import Accepted, Pair, both_roles
+from tests.support.protocols import Recorder
 from tests.support.sites import Site, eventually, in_thread, port_of, receive_all, reset
-
-__all__ = ["certificates"]
 
 
 @both_roles

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import gc
-import os
 import resource
 import sys
 from pathlib import Path
@@ -14,31 +13,12 @@ from typing import Any
 import pytest
 
 import vppaio
-from tests.support.sites import Site, reset
+from tests.support.protocols import BufferedEcho, Echo
+from tests.support.sites import Site, descriptors, reset
 
 LOOPS = {"host": 1000, "vpp": 200}
 WARM_UP = 0.2  # of the loops
 ROUNDS = 100  # well above what sys.getallocatedblocks varies by: 40, and more rounds do not make it more
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-class BufferedEcho(asyncio.BufferedProtocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.buffer = bytearray(100)
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.buffer
-
-    def buffer_updated(self, n: int) -> None:
-        self.transport.write(self.buffer[:n])
 
 
 async def serve(stack: Site) -> None:
@@ -77,10 +57,6 @@ async def use(stack: Site) -> None:
     # session (README, what no application can mend); in thousands of loops that would be all that is seen.
     if stack.name == "host":
         await serve(stack)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def resident_kib() -> int:

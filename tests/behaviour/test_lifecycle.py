@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 
 import vppaio
+from tests.support.connections import ask, echo_server
+from tests.support.protocols import Echo
 from tests.support.sites import (
     PATIENCE,
     Site,
     VppSite,
+    descriptors,
     eventually,
     in_thread,
     no_sessions,
@@ -32,32 +35,12 @@ from tests.support.sites import (
 CONNECTIONS = 2000
 
 
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-async def echo_server(stack: Site, port: int = 0) -> asyncio.Server:
-    return await asyncio.get_running_loop().create_server(Echo, stack.address, port)
-
-
-def ask(stack: Site, port: int, text: bytes = b"hello") -> bytes:
-    """One connection from the kernel's side that is echoed once."""
-    with stack.connect(port) as peer:
-        peer.sendall(text)
-        peer.shutdown(socket.SHUT_WR)
-        return receive_all(peer)
-
-
 class Footprint:
     """What this process holds now: descriptors, and kilobytes of memory, its own and what it shares with VPP."""
 
     def __init__(self) -> None:
         gc.collect()
-        self.descriptors = len(os.listdir("/proc/self/fd"))
+        self.descriptors = descriptors()
         with open("/proc/self/status") as status:
             sizes = dict(line.split(":") for line in status)
         self.own = int(sizes["RssAnon"].split()[0])
@@ -488,11 +471,7 @@ def test_busy_service_ended_by_a_signal_ends_its_connections_and_frees_its_port(
 
 FORKS_FIRST = """
 import asyncio, os, sys, vppaio
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def data_received(self, data):
-        self.transport.write(data)
+from tests.support.protocols import Echo
 async def main(who):
     server = await asyncio.get_running_loop().create_server(Echo, sys.argv[1], 0)
     os.write(1, f"{who} {server.sockets[0].getsockname()[1]}\\n".encode())

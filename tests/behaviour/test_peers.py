@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.protocols import Echo
 from tests.support.sites import (
     Site,
     VppSite,
@@ -59,14 +60,6 @@ class Recorder(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.append(exc)
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 async def recorded(stack: Site, made: Callable[[Recorder], None] = lambda end: None) -> tuple[Any, list[Recorder]]:

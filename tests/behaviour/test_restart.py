@@ -277,12 +277,7 @@ def test_worker_that_waits_for_a_loop_comes_along_at_each_restart(own_vpp: VppIn
 
 HOOKED = """
 import asyncio, json, logging, sys, vppaio
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def data_received(self, data):
-        self.transport.write(data)
+from tests.support.protocols import Echo
 
 async def main():
     loop = asyncio.get_running_loop()

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.connections import Accepted
+from tests.support.protocols import BufferedRecorder, Recorder
 from tests.support.sites import (
     PATIENCE,
     HostSite,
@@ -30,89 +32,6 @@ from vppaio.transports.stream import StreamTransport
 
 MEBIBYTE = 1 << 20
 BULK = 30 * 1000 * 1000
-
-
-class Recorder(asyncio.Protocol):
-    """Keeps what it hears."""
-
-    def __init__(self, keep_open: bool = False) -> None:
-        self.keep_open = keep_open
-        self.transport: Any = None
-        self.heard = bytearray()
-        self.news: list[str] = []
-        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.news.append("made")
-
-    def data_received(self, data: bytes) -> None:
-        self.heard += data
-
-    def eof_received(self) -> bool:
-        self.news.append("eof")
-        return self.keep_open
-
-    def pause_writing(self) -> None:
-        self.news.append("pause")
-
-    def resume_writing(self) -> None:
-        self.news.append("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.news.append("lost")
-        assert not self.lost.done()
-        self.lost.set_result(exc)
-
-
-class BufferedRecorder(asyncio.BufferedProtocol):
-    """Reads into a small buffer of its own."""
-
-    def __init__(self, size: int) -> None:
-        self.buffer = bytearray(size)
-        self.transport: Any = None
-        self.heard = bytearray()
-        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.heard += self.buffer[:nbytes]
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost.set_result(exc)
-
-
-class Accepted:
-    """A server with one protocol per connection; `connect` returns both ends."""
-
-    def __init__(self, stack: Site, factory: Any = Recorder) -> None:
-        self.stack = stack
-        self.protocols: list[Any] = []
-        self._factory = factory
-
-    async def __aenter__(self) -> Accepted:
-        def make() -> Any:
-            self.protocols.append(self._factory())
-            return self.protocols[-1]
-
-        self.server = await asyncio.get_running_loop().create_server(make, self.stack.address, 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        await self.server.wait_closed()
-
-    async def connect(self) -> tuple[Any, socket.socket]:
-        have = len(self.protocols)
-        peer = await in_thread(self.stack.connect, port_of(self.server))
-        # The factory is called a turn before connection_made.
-        await eventually(lambda: len(self.protocols) > have and getattr(self.protocols[-1], "transport", True))
-        return self.protocols[-1], peer
 
 
 # ---- both directions -------------------------------------------------------------------------------------------------

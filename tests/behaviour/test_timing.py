@@ -17,12 +17,7 @@ from tests.support.sites import Site
 CLIENTS = 200
 SERVICE = """
 import asyncio, os, sys, vppaio
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def data_received(self, data):
-        self.transport.write(data)
+from tests.support.protocols import Echo
 
 async def main():
     loop = asyncio.get_running_loop()

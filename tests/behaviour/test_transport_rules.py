@@ -21,7 +21,8 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from tests.behaviour.test_tls import Certificates
+from tests.support.certificates import Certificates
+from tests.support.protocols import BufferedRecorder, Recorder
 from tests.support.sites import HostSite, Site, eventually, in_thread, port_of, receive_all, receive_exactly
 
 KIB: Final = 1024
@@ -82,57 +83,8 @@ def place(request: pytest.FixtureRequest) -> Site:
             return site
 
 
-class News:
-    """What a protocol was told, in order."""
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.news: list[Any] = []
-        self.heard = bytearray()
-        self.keep_open = False
-        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.news.append("made")
-
-    def eof_received(self) -> bool:
-        self.news.append("eof")
-        return self.keep_open
-
-    def pause_writing(self) -> None:
-        self.news.append("pause")
-
-    def resume_writing(self) -> None:
-        self.news.append("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.news.append("lost")
-        self.lost.set_result(exc)
-
-
-class Plain(News, asyncio.Protocol):
-    def data_received(self, data: bytes) -> None:
-        assert type(data) is bytes
-        self.heard += data
-
-
-class Buffered(News, asyncio.BufferedProtocol):
-    def __init__(self, size: int = 10) -> None:
-        super().__init__()
-        self.buffer = bytearray(size)
-        self.hints: set[int] = set()
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        self.hints.add(sizehint)
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.heard += self.buffer[:nbytes]
-
-
 @contextlib.asynccontextmanager
-async def connected(place: Site, factory: Callable[[], Any] = Plain) -> AsyncIterator[tuple[Any, socket.socket]]:
+async def connected(place: Site, factory: Callable[[], Any] = Recorder) -> AsyncIterator[tuple[Any, socket.socket]]:
     """A protocol on an accepted connection, and the client."""
     made: list[Any] = []
 
@@ -359,7 +311,7 @@ def test_set_protocol_switches_between_the_two_kinds(place: Site) -> None:
         async with connected(place) as (ours, peer):
             transport = ours.transport
             assert transport.get_protocol() is ours
-            for number, next_one in enumerate((Buffered(), Plain(), Buffered(3), Plain())):
+            for number, next_one in enumerate((BufferedRecorder(), Recorder(), BufferedRecorder(3), Recorder())):
                 next_one.lost = ours.lost
                 transport.set_protocol(next_one)
                 assert transport.get_protocol() is next_one
@@ -372,7 +324,7 @@ def test_set_protocol_switches_between_the_two_kinds(place: Site) -> None:
 
 def test_buffered_protocol_is_asked_for_its_buffer_with_minus_1(place: Site) -> None:
     async def main() -> None:
-        async with connected(place, Buffered) as (ours, peer):
+        async with connected(place, BufferedRecorder) as (ours, peer):
             data = bytes(range(256)) * 10
             peer.sendall(data)
             await eventually(lambda: ours.heard == data)
@@ -385,7 +337,7 @@ def test_empty_buffer_is_fatal(place: Site) -> None:
     async def main() -> None:
         problems: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
-        async with connected(place, lambda: Buffered(0)) as (ours, peer):
+        async with connected(place, lambda: BufferedRecorder(0)) as (ours, peer):
             peer.sendall(b"x")
             assert isinstance(await ours.lost, RuntimeError)
         assert len(problems) == 1
@@ -403,7 +355,7 @@ def test_exception_of_the_protocol_is_fatal_for_its_connection_only(place: Site,
         problems: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
         async with connected(place) as (ours, peer):
-            failing = Plain()
+            failing = Recorder()
             setattr(failing, method, fail)
             failing.lost = ours.lost
             ours.transport.set_protocol(failing)
@@ -417,7 +369,7 @@ def test_exception_of_the_protocol_is_fatal_for_its_connection_only(place: Site,
 
 
 def test_pausing_is_idempotent_and_allowed_in_connection_made(place: Site) -> None:
-    class Pausing(Plain):
+    class Pausing(Recorder):
         def connection_made(self, transport: Any) -> None:
             transport.resume_reading()
             transport.pause_reading()
@@ -507,7 +459,7 @@ def test_tls_limits_extra_info_and_eof(place: Site, tmp_path: Any) -> None:
 
     async def main() -> None:
         nonlocal ours
-        ours = Plain()
+        ours = Recorder()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: ours, place.address, 0, ssl=certificates.server())
         talking = asyncio.create_task(in_thread(client, port_of(server)))

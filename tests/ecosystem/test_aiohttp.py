@@ -16,6 +16,7 @@ import trustme
 from aiohttp import web
 
 import vppaio
+from tests.support.connections import kernel_http
 from tests.support.sites import PATIENCE, Site, in_thread, receive_all
 
 
@@ -95,19 +96,6 @@ def test_server_answers_curl_over_tls(stack: Site, tmp_path: Path) -> None:
         await runner.cleanup()
 
     stack.run(main)
-
-
-def kernel_http(connection: socket.socket) -> None:
-    """Keep-alive responses that name the request, until the client closes."""
-    buffer = b""
-    while True:
-        while b"\r\n\r\n" not in buffer:
-            if not (piece := connection.recv(1 << 16)):
-                return
-            buffer += piece
-        head, buffer = buffer.split(b"\r\n\r\n", 1)
-        line = head.split(b"\r\n", 1)[0]
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(line), line))
 
 
 def test_client_keeps_connections_alive(stack: Site) -> None:

@@ -14,7 +14,7 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 import websockets.sync.server
 
-from tests.ecosystem.test_aiohttp import kernel_http
+from tests.support.connections import kernel_http
 from tests.support.sites import PATIENCE, HostSite, Site, in_thread, port_of
 
 SYNC_CLIENT = """

@@ -21,19 +21,12 @@ import trustme
 from aiohttp import web
 
 from tests.fuzz.mutation import corpus, mutate
+from tests.support.protocols import DatagramEcho, Echo
 
 PATIENCE_S: Final = 10.0
 CHECK_EVERY: Final = 50  # cases
 GOOD: Final = b"a good one"
 HELLO: Final = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 class Service:
@@ -206,18 +199,6 @@ class Http(Service):
         answer = await asyncio.to_thread(talk)
         assert answer.startswith(b"HTTP/1.1 200 OK")
         assert answer.endswith(b"hello")
-
-
-class DatagramEcho(asyncio.DatagramProtocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.errors: list[Exception] = []
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        self.transport.sendto(data, address)
-
-    def error_received(self, error: Exception) -> None:
-        self.errors.append(error)
 
 
 class Datagrams(Service):

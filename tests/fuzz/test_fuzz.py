@@ -7,10 +7,6 @@ import logging
 import pytest
 
 import vppaio
-from tests.behaviour.conftest import (
-    stack,  # noqa: F401  a fixture
-    vpp_site,  # noqa: F401
-)
 from tests.fuzz.__main__ import TARGETS, fuzz
 from tests.support.sites import Site
 
@@ -18,7 +14,7 @@ SECONDS = 1.0
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_fuzz(stack: Site, target: str, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+def test_fuzz(stack: Site, target: str, caplog: pytest.LogCaptureFixture) -> None:
     if target == "text" and stack.name == "vpp":
         pytest.skip("text is the same everywhere")
     caplog.set_level(logging.CRITICAL, logger="aiohttp")

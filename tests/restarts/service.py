@@ -15,14 +15,7 @@ import time
 from typing import Any
 
 import vppaio
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
+from tests.support.protocols import Echo
 
 
 class Health:

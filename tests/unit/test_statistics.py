@@ -17,6 +17,7 @@ import pytest
 
 import vppaio
 from tests.fakes.libvppcom import clean_environment
+from tests.support.protocols import Echo
 from vppaio import metrics
 from vppaio.cli import reporter
 from vppaio.config import Config
@@ -24,14 +25,6 @@ from vppaio.loop import statistics
 from vppaio.loop.registry import snapshots
 
 HOST = Config(stack="host")
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 async def served(protocol: type[asyncio.Protocol] = Echo) -> tuple[asyncio.Server, int]:

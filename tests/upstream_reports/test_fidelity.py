@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import vppaio
-from tests.behaviour.test_streams import Accepted, Recorder
+from tests.support.connections import Accepted
+from tests.support.protocols import Recorder
 from tests.support.sites import ROOT, Site, eventually, in_thread, receive_all
 
 # Answered elsewhere: sock_sendto, sock_recvfrom and sock_recvfrom_into, tests/behaviour/test_adoption.py; every

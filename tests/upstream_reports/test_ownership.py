@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_cancel_storm import descriptors, turns
-from tests.behaviour.test_streams import Accepted, Recorder
-from tests.support.sites import Site, eventually, in_thread, reset
+from tests.support.connections import Accepted
+from tests.support.protocols import Recorder
+from tests.support.sites import Site, descriptors, eventually, in_thread, reset, turns
 
 # A cancelled sock_connect leaves nothing on its descriptor (uvloop#653, aiohappyeyeballs#93 and #105, aiohttp#12336):
 # tests/behaviour/test_cancel_storm.py.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_streams import Accepted
+from tests.support.connections import Accepted
 from tests.support.sites import HostSite, Site, eventually, in_thread, port_of, receive_all
 
 CANCELLING_CLOSES_CLIENTS = "close_clients" in asyncio.Server.serve_forever.__code__.co_names  # from 3.14 on

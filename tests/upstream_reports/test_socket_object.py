@@ -9,11 +9,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.behaviour.test_streams import Accepted, Recorder
-from tests.behaviour.test_tls import Certificates, certificates
+from tests.support.certificates import Certificates
+from tests.support.connections import Accepted
+from tests.support.protocols import Recorder
 from tests.support.sites import HostSite, Site, eventually, in_thread, port_of, receive_exactly, reset
-
-__all__ = ["certificates"]
 
 # `shutdown(how)` takes its argument (uvloop#241, niquests#166), and the descriptor polls readable on EOF or unsolicited
 # data only (httpcore#239, #311 and #928): tests/behaviour/test_adoption.py.

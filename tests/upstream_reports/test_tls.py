@@ -14,12 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_streams import Recorder
-from tests.behaviour.test_tls import Certificates, certificates
+from tests.support.certificates import Certificates
+from tests.support.protocols import Recorder
 from tests.support.sites import Site, eventually, in_thread, port_of, receive_all, reset
 from vppaio.tls.protocol import TlsProtocol
-
-__all__ = ["certificates"]
 
 
 class Served:

@@ -18,7 +18,8 @@ import socket
 import struct
 from typing import Any
 
-from tests.behaviour.test_streams import Accepted, Recorder
+from tests.support.connections import Accepted
+from tests.support.protocols import Recorder
 from tests.support.sites import Site, VppSite, eventually, in_thread, port_of, receive_all
 
 

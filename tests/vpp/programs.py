@@ -71,9 +71,5 @@ import asyncio, contextlib, json, os, socket, subprocess, sys, threading, time, 
 
 address = sys.argv[1]
 
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def data_received(self, data):
-        self.transport.write(data)
+from tests.support.protocols import Echo
 """

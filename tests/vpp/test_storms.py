@@ -38,12 +38,7 @@ asyncio.run(main())
 """
 SERVER = """
 import asyncio, socket, sys
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def data_received(self, data):
-        self.transport.write(data)
+from tests.support.protocols import Echo
 
 async def main():
     server = await asyncio.get_running_loop().create_server(Echo, sys.argv[1], 0, backlog=4096)

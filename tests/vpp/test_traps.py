@@ -21,18 +21,11 @@ import pytest
 
 import vppaio
 from testbed.vppinstance import VppInstance
+from tests.support.protocols import Echo
 from tests.support.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
 from tests.vpp.programs import Program
 
 pytestmark = pytest.mark.vpp
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 def python(vpp: VppInstance, code: str, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
