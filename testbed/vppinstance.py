@@ -280,13 +280,13 @@ class VppInstance:
         """A listening TCP socket on the kernel's side, by default on `kernel_address` and a free port."""
         address = address or self.kernel_address
         with self.kernel_sockets():
-            return socket.create_server((address, port), family=_family(address), backlog=backlog)
+            return socket.create_server((address, port), family=family_of(address), backlog=backlog)
 
     def kernel_datagram(self, address: str | None = None, port: int = 0) -> socket.socket:
         """A bound UDP socket on the kernel's side, by default on `kernel_address` and a free port."""
         address = address or self.kernel_address
         with self.kernel_sockets():
-            datagrams = socket.socket(_family(address), socket.SOCK_DGRAM)
+            datagrams = socket.socket(family_of(address), socket.SOCK_DGRAM)
         datagrams.bind((address, port))
         return datagrams
 
@@ -373,7 +373,8 @@ def _addresses() -> dict[str, str]:
     return {name: getattr(VppInstance, name) for name in names}
 
 
-def _family(address: str) -> socket.AddressFamily:
+def family_of(address: str) -> socket.AddressFamily:
+    """Of a literal address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 

@@ -22,7 +22,7 @@ from tests.support.driver import Worker
 def table(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The stack under test; on ours, no descriptor may be left over."""
     if request.param == "vpp":
-        vpp = VppStack(request.getfixturevalue("vpp_instance"))
+        vpp = VppStack(request.getfixturevalue("vpp_site"))
         yield vpp
         vpp.close()
         return

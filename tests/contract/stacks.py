@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.fakes.peer import Peer, Peers
 from tests.fakes.vcl import FakeVcl
 from tests.support.driver import Address
-from vppaio.config import Config
+from tests.support.sites import HostSite, Site, VppSite, reset
 from vppaio.vcl import application
 from vppaio.vcl._vcl import ffi, lib
 
@@ -57,45 +55,35 @@ class Stack(Protocol):
         """Raise what went wrong inside the table unnoticed."""
 
 
-class HostStack:
-    """host.c; peers are sockets on the loopback interface."""
+class _WithKernelPeers:
+    """Peers are the kernel's sockets, closed with the stack."""
 
-    name = "host"
-    host = "127.0.0.1"
-    host6 = peer_host6 = "::1"
-    foreign = "192.0.2.1"
-    # Whatever the routes of the machine: TCP to a multicast address is ENETUNREACH (net/ipv4/tcp_ipv4.c), and a
-    # broadcast address without SO_BROADCAST is EACCES (net/ipv4/datagram.c).
-    unroutable = "224.0.0.1"
-    unroutable_datagram: str | None = "255.255.255.255"
+    name: str
 
-    def __init__(self) -> None:
-        self.ops = lib.vppaio_host_ops()
+    def __init__(self, site: Site) -> None:
+        self.name = site.name
+        self.host, self.host6, self.peer_host6 = site.address, site.address6, site.peer_address6
+        self._site = site
         self._peers = contextlib.ExitStack()
 
     def close(self) -> None:
         self._peers.close()
 
     def connect(self, to: Address) -> socket.socket:
-        return self._keep(socket.create_connection(to, PATIENCE))
+        return self._keep(self._site.connect(to[1], PATIENCE, to[0]))
 
     def listen(self, host: str | None = None) -> socket.socket:
-        host = host or self.host
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return self._keep(socket.create_server((host, 0), family=family))
+        return self._keep(self._site.listen(address=host))
 
     def datagrams(self, host: str | None = None) -> socket.socket:
-        host = host or self.host
-        peer = self._keep(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM))
-        peer.bind((host, 0))
-        return peer
+        return self._keep(self._site.datagrams(address=host))
 
     def reset(self, peer: socket.socket) -> None:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
+        reset(peer)
 
     def slow_listen(self) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()  # listen(2) has nothing to wait for; hammering hits it all the same
+        # On the host stack listen(2) has nothing to wait for, and hammering hits it all the same; VPP's is slow enough.
+        return contextlib.nullcontext()
 
     def check(self) -> None:
         pass
@@ -105,15 +93,29 @@ class HostStack:
         return self._peers.enter_context(peer)
 
 
-class VppStack:
-    """libvppcom on a live VPP; peers are sockets of the kernel behind the veth."""
+class HostStack(_WithKernelPeers):
+    """host.c; peers are on the loopback interface."""
 
-    name = "vpp"
+    foreign = HostSite.foreign_address
+    # Whatever the routes of the machine: TCP to a multicast address is ENETUNREACH (net/ipv4/tcp_ipv4.c), and a
+    # broadcast address without SO_BROADCAST is EACCES (net/ipv4/datagram.c).
+    unroutable = "224.0.0.1"
+    unroutable_datagram: str | None = "255.255.255.255"
+
+    def __init__(self) -> None:
+        super().__init__(HostSite())
+        self.ops = lib.vppaio_host_ops()
+
+
+class VppStack(_WithKernelPeers):
+    """libvppcom on a live VPP; peers are behind the veth."""
+
     unroutable = "224.0.0.1"
     unroutable_datagram: str | None = None
 
-    def __init__(self, vpp: VppInstance) -> None:
-        application.attach(Config(stack="vpp", app_socket=vpp.app_socket))
+    def __init__(self, site: VppSite) -> None:
+        super().__init__(site)
+        application.attach(site.config)
         # Workers from the pool that loops use: VCL leaves two descriptors behind for each one it unregisters.
         self.ops = ffi.new("vcl_ops *", lib.vppaio_vpp_ops()[0])
         self._acquired: set[int] = set()
@@ -122,30 +124,8 @@ class VppStack:
             ffi.callback("int (int)", self._release),
         )
         self.ops.worker_register, self.ops.worker_unregister = self._callbacks
-        self.host, self.host6 = vpp.address, vpp.address6
-        self.peer_host6 = vpp.kernel_address6
-        self.foreign = vpp.kernel_address  # an address, but not one of VPP's
-        self._vpp = vpp
-        self._peers = contextlib.ExitStack()
-
-    def close(self) -> None:
-        self._peers.close()
-
-    def connect(self, to: Address) -> socket.socket:
-        return self._keep(self._vpp.kernel_connect(*to, timeout=PATIENCE))
-
-    def listen(self, host: str | None = None) -> socket.socket:
-        return self._keep(self._vpp.kernel_listen(host))
-
-    def datagrams(self, host: str | None = None) -> socket.socket:
-        return self._keep(self._vpp.kernel_datagram(host))
-
-    def reset(self, peer: socket.socket) -> None:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
-
-    def slow_listen(self) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()  # it is slow enough
+        self.foreign = site.peer_address  # an address, but not one of VPP's
+        self._vpp = site.vpp
 
     def check(self) -> None:
         assert self._vpp.healthy()
@@ -161,10 +141,6 @@ class VppStack:
         self._acquired.discard(index)
         application.release_worker(index)
         return 0
-
-    def _keep(self, peer: socket.socket) -> socket.socket:
-        peer.settimeout(PATIENCE)
-        return self._peers.enter_context(peer)
 
 
 class FakeStack:

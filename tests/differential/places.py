@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import vppaio
 from testbed.vppinstance import VppInstance
-from vppaio.config import Config
+from tests.support.sites import HostSite, Site, VppSite
 
 _BUFFER: Final = 1 << 16  # bytes; the kernel doubles it
 _BUFFERS: Final = (socket.SO_RCVBUF, socket.SO_SNDBUF)
@@ -21,18 +21,20 @@ class Place:
 
     Args:
         name: for messages.
+        site: where the loop serves and the kernel does.
         loop: made for this place, and closed with it.
         flight_time: seconds until a packet has surely arrived at the other side.
     """
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, flight_time: float = 0) -> None:
+    def __init__(self, name: str, site: Site, loop: asyncio.AbstractEventLoop, flight_time: float = 0) -> None:
         self.name: Final = name
+        self.site: Final = site
         self.loop: Final = loop
         self.flight_time: Final = flight_time
         self._factory: Callable[[], Any] = asyncio.Protocol
         self._server: Any = loop.run_until_complete(self._serve())
         self._port: int = self._server.sockets[0].getsockname()[1]
-        self._listener = self._listen()
+        self._listener = site.listen()
 
     def close(self) -> None:
         self._listener.close()
@@ -44,7 +46,7 @@ class Place:
         """A connection; returns the kernel's end when `made` says that the other is there."""
         if role == "server":
             self._factory = factory
-            peer = self._dial(self._port)
+            peer = self.site.connect(self._port, timeout=None)
             deadline = time.monotonic() + 5
             while not made():
                 assert time.monotonic() < deadline, "no connection_made"
@@ -69,42 +71,29 @@ class Place:
         for option in _BUFFERS:
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
 
-    # -- the kernel at both ends; VPP differs -------------------------------------------------------------------------
-
     async def _serve(self) -> Any:
         # With its protocol: asyncio sets TCP_NODELAY only where it knows that it is TCP, and small writes would wait.
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._bound_buffers(sock)  # accepted sockets inherit them
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((self.site.address, 0))
         return await self.loop.create_server(lambda: self._factory(), sock=sock)
-
-    def _listen(self) -> socket.socket:
-        return socket.create_server(("127.0.0.1", 0))
-
-    def _dial(self, port: int) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", port))
 
 
 class VppPlace(Place):
     def __init__(self, vpp: VppInstance, flight_time: float = 0.003) -> None:
         self.vpp = vpp
-        loop = vppaio.new_event_loop(Config(stack="vpp", app_socket=vpp.app_socket))
-        super().__init__("vpp", loop, flight_time)
+        site = VppSite(vpp)
+        super().__init__("vpp", site, vppaio.new_event_loop(site.config), flight_time)
 
     async def _serve(self) -> Any:
-        return await self.loop.create_server(lambda: self._factory(), self.vpp.address, 0)
-
-    def _listen(self) -> socket.socket:
-        return self.vpp.kernel_listen()
-
-    def _dial(self, port: int) -> socket.socket:
-        return self.vpp.kernel_connect(self.vpp.address, port)
+        return await self.loop.create_server(lambda: self._factory(), self.site.address, 0)
 
 
 def stock() -> Place:
     """The reference."""
-    return Place("asyncio", asyncio.SelectorEventLoop())
+    return Place("asyncio", HostSite(), asyncio.SelectorEventLoop())
 
 
 def host() -> Place:
-    return Place("host", vppaio.new_event_loop(Config(stack="host")))
+    site = HostSite()
+    return Place("host", site, vppaio.new_event_loop(site.config))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -17,6 +17,7 @@ from unittest import mock
 from testbed.vppinstance import VppInstance
 from tests.fakes.vcl import VPP_TRAPS, FakeVcl
 from tests.faults.table import Faults
+from tests.support.sites import HostSite, VppSite
 from vppaio.config import Config
 from vppaio.vcl import application
 from vppaio.vcl._vcl import ffi
@@ -99,7 +100,7 @@ class FakePlace(_Behind):
 class HostPlace(_Behind):
     """host.c with sessions throughout, as VPP has it."""
 
-    host = "127.0.0.1"
+    host = HostSite.address
     config = Config(stack="vpp", routes="127.0.0.0/8=vpp")
 
     def inner(self, chance: random.Random) -> Any:
@@ -109,8 +110,8 @@ class HostPlace(_Behind):
 class AdoptingPlace(Place):
     """host.c as loops have it: the kernel's sockets, adopted."""
 
-    host = "127.0.0.1"
-    config = Config(stack="host")
+    host = HostSite.address
+    config = HostSite.config
     can_be_lost = False
 
     @contextlib.contextmanager
@@ -126,10 +127,10 @@ class VppPlace(Place):
     patience = 60.0
 
     def __init__(self, vpp: VppInstance) -> None:
-        self._vpp = vpp
+        self._site = VppSite(vpp)
         self._serves = True
-        self.config = Config(stack="vpp", app_socket=vpp.app_socket, adopt_sockets=False)
-        self.host = vpp.address
+        self.config = dataclasses.replace(self._site.config, adopt_sockets=False)
+        self.host = self._site.address
 
     @contextlib.contextmanager
     def troubled(self, seed: int, rates: dict[str, float]) -> Iterator[Faults]:
@@ -141,15 +142,14 @@ class VppPlace(Place):
     async def serve(self, factory: Factory) -> asyncio.Server:
         if self._serves:
             return await super().serve(factory)
-        return await asyncio.get_running_loop().create_server(factory, sock=self._vpp.kernel_listen())
+        return await asyncio.get_running_loop().create_server(factory, sock=self._site.listen())
 
     async def connect(self, factory: Factory, server: asyncio.Server) -> tuple[Any, Any]:
         loop = asyncio.get_running_loop()
         address = server.sockets[0].getsockname()
         if not self._serves:
             return await loop.create_connection(factory, *address)
-        with self._vpp.kernel_sockets():
-            sock = socket.socket()
+        sock = self._site.kernel_socket()
         sock.setblocking(False)
         try:
             await asyncio.wait_for(loop.sock_connect(sock, address), 3)

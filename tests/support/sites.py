@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import vppaio
-from testbed.vppinstance import VppInstance
+from testbed.vppinstance import VppInstance, family_of
 from vppaio.config import Config
 from vppaio.routes import Stack
 
@@ -36,7 +36,9 @@ class Site:
     name: Stack
     config: Config
     address: str  # where the loop serves
+    address6: str
     peer_address: str  # where the kernel serves
+    peer_address6: str
     foreign_address: str  # not this stack's own
     interpreter_environment: dict[str, str]  # for a vppaio program in a process of its own
 
@@ -60,20 +62,20 @@ class Site:
 
     # -- the kernel's end --------------------------------------------------------------------------------------------
 
-    def connect(self, port: int, timeout: float | None = PATIENCE) -> socket.socket:
-        """A blocking connection from the kernel to the loop."""
+    def connect(self, port: int, timeout: float | None = PATIENCE, address: str | None = None) -> socket.socket:
+        """A blocking connection from the kernel to the loop, at `address` if that is not the site's own."""
         raise NotImplementedError
 
-    def listen(self, port: int = 0, backlog: int = 128) -> socket.socket:
-        """A blocking kernel listener that the loop can reach at `peer_address`."""
+    def listen(self, port: int = 0, backlog: int = 128, address: str | None = None) -> socket.socket:
+        """A blocking kernel listener that the loop can reach, at `peer_address` or `address`."""
         raise NotImplementedError
 
     def kernel_socket(self) -> socket.socket:
         """A TCP socket on the kernel's side, not connected."""
         raise NotImplementedError
 
-    def datagrams(self, port: int = 0) -> socket.socket:
-        """A bound kernel UDP socket that the loop can reach at `peer_address`."""
+    def datagrams(self, port: int = 0, address: str | None = None) -> socket.socket:
+        """A bound kernel UDP socket that the loop can reach, at `peer_address` or `address`."""
         raise NotImplementedError
 
     def settle(self) -> None:
@@ -131,21 +133,24 @@ class HostSite(Site):
     name = "host"
     config = Config(stack="host")
     address = peer_address = "127.0.0.1"
+    address6 = peer_address6 = "::1"
     foreign_address = "192.0.2.1"
     interpreter_environment: Final = {"VPPAIO_STACK": "host"}
 
-    def connect(self, port: int, timeout: float | None = PATIENCE) -> socket.socket:
-        return socket.create_connection((self.address, port), timeout)
+    def connect(self, port: int, timeout: float | None = PATIENCE, address: str | None = None) -> socket.socket:
+        return socket.create_connection((address or self.address, port), timeout)
 
-    def listen(self, port: int = 0, backlog: int = 128) -> socket.socket:
-        return socket.create_server((self.peer_address, port), backlog=backlog)
+    def listen(self, port: int = 0, backlog: int = 128, address: str | None = None) -> socket.socket:
+        address = address or self.peer_address
+        return socket.create_server((address, port), family=family_of(address), backlog=backlog)
 
     def kernel_socket(self) -> socket.socket:
         return socket.socket()
 
-    def datagrams(self, port: int = 0) -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.bind((self.peer_address, port))
+    def datagrams(self, port: int = 0, address: str | None = None) -> socket.socket:
+        address = address or self.peer_address
+        made = socket.socket(family_of(address), socket.SOCK_DGRAM)
+        made.bind((address, port))
         return made
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -159,22 +164,22 @@ class VppSite(Site):
     def __init__(self, vpp: VppInstance) -> None:
         self.vpp = vpp
         self.config = Config(stack="vpp", app_socket=vpp.app_socket)
-        self.address = vpp.address
-        self.peer_address = vpp.kernel_address
+        self.address, self.address6 = vpp.address, vpp.address6
+        self.peer_address, self.peer_address6 = vpp.kernel_address, vpp.kernel_address6
         self.interpreter_environment = {"VPPAIO_STACK": "vpp", "VPPAIO_APP_SOCKET": vpp.app_socket}
 
-    def connect(self, port: int, timeout: float | None = PATIENCE) -> socket.socket:
-        return self.vpp.kernel_connect(self.address, port, timeout)
+    def connect(self, port: int, timeout: float | None = PATIENCE, address: str | None = None) -> socket.socket:
+        return self.vpp.kernel_connect(address or self.address, port, timeout)
 
-    def listen(self, port: int = 0, backlog: int = 128) -> socket.socket:
-        return self.vpp.kernel_listen(port=port, backlog=backlog)
+    def listen(self, port: int = 0, backlog: int = 128, address: str | None = None) -> socket.socket:
+        return self.vpp.kernel_listen(address, port, backlog)
 
     def kernel_socket(self) -> socket.socket:
         with self.vpp.kernel_sockets():
             return socket.socket()
 
-    def datagrams(self, port: int = 0) -> socket.socket:
-        return self.vpp.kernel_datagram(port=port)
+    def datagrams(self, port: int = 0, address: str | None = None) -> socket.socket:
+        return self.vpp.kernel_datagram(address, port)
 
     def settle(self) -> None:
         # Its one thread has turned twice when it has answered twice, and reads the wire in each turn.
