@@ -35,7 +35,9 @@ pytestmark = pytest.mark.usefixtures("table")
 # -- Handles -----------------------------------------------------------------------------------------------------------
 
 
-def test_handle_carries_its_worker_in_the_top_byte(worker: Worker) -> None:
+def test_vpps_handle_carries_its_worker_in_the_top_byte(table: Stack, worker: Worker) -> None:
+    if table.name != "vpp":
+        pytest.skip("a matter of VCL's, which libvppcom.c relies on")
     assert worker.vep >> 24 == worker.index
     assert worker.create() >> 24 == worker.index
 
@@ -152,10 +154,12 @@ def test_unregistering_frees_the_descriptors(table: Stack, worker: Worker) -> No
 
 def test_many_workers_have_handles_that_stay_positive(table: Stack, worker: Worker) -> None:
     without(table, lib.VCL_TRAP_PORT_ZERO, "VPP's workers are a matter of its configuration")
-    workers = [Worker(table.ops) for _ in range(127)]
+    workers = [Worker(table.ops) for _ in range(100 if table.name == "fake" else 1000)]  # the fake has VCL's limit
     try:
-        assert table.ops.worker_register() == -errno.EMFILE
-        assert all(one.create() >= 0 for one in workers)
+        assert len({one.index for one in workers}) == len(workers)
+        made = [one.create() for one in workers]
+        assert min(made) >= 0
+        assert len(set(made)) == len(workers)
     finally:
         for one in workers:
             one.close()

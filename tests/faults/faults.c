@@ -66,6 +66,8 @@ typedef struct
 } worker_t;
 
 static worker_t workers[MAX_WORKERS];
+/* Which of them has a handle: a thousand neighbours belong to the same one on either stack. */
+static uint8_t owners[1 << 21];
 static const vcl_ops *inner;
 static vcl_ops table;
 static double rates[KINDS];
@@ -104,7 +106,7 @@ strikes (int kind)
 static worker_t *
 worker_of (uint32_t handle)
 {
-  return &workers[handle >> 24 & (MAX_WORKERS - 1)];
+  return &workers[owners[handle >> 10 & ((1 << 21) - 1)]];
 }
 
 static session_t *
@@ -120,11 +122,11 @@ session_of (uint32_t handle)
 }
 
 static int
-keep (int handle, int is_datagram)
+keep (worker_t *w, int handle, int is_datagram)
 {
-  worker_t *w = worker_of ((uint32_t) handle);
   uint32_t index = INDEX ((uint32_t) handle);
 
+  owners[handle >> 10] = (uint8_t) (w - workers);
   if (index >= w->n_sessions)
     {
       uint32_t room = (index + 1) * 2;
@@ -243,6 +245,16 @@ worker_is_detached (int index)
 }
 
 static int
+epoll_create_ (int index)
+{
+  int vep = inner->epoll_create (index);
+
+  if (vep >= 0)
+    owners[vep >> 10] = (uint8_t) index;
+  return vep;
+}
+
+static int
 epoll_ctl_ (uint32_t vep, int op, uint32_t handle, uint32_t events, uint64_t data)
 {
   session_t *s = session_of (handle);
@@ -343,7 +355,7 @@ session_create (int index, int proto, int is_ip4)
   if (strikes (NO_MEMORY))
     return -ENOMEM;
   rv = inner->session_create (index, proto, is_ip4);
-  return rv < 0 ? rv : keep (rv, proto == VCL_PROTO_UDP);
+  return rv < 0 ? rv : keep (&workers[index], rv, proto == VCL_PROTO_UDP);
 }
 
 static int
@@ -383,7 +395,7 @@ session_accept (uint32_t handle, vcl_endpoint *peer)
       inner->session_close ((uint32_t) rv);
       return -ECONNABORTED;
     }
-  return keep (rv, 0);
+  return keep (worker_of (handle), rv, 0);
 }
 
 /* A connect that is to fail goes to a port where nobody listens. */
@@ -434,7 +446,7 @@ session_adopt (int index, int fd)
   if (workers[index].is_lost)
     return -ENETDOWN;
   rv = inner->session_adopt (index, fd);
-  return rv < 0 ? rv : keep (rv, 0);
+  return rv < 0 ? rv : keep (&workers[index], rv, 0);
 }
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------ */
@@ -552,6 +564,7 @@ faults_table (const vcl_ops *wrapped, uint64_t seed, const double *chances)
   table.worker_unregister = worker_unregister;
   table.worker_fd = worker_fd;
   table.worker_is_detached = worker_is_detached;
+  table.epoll_create = epoll_create_;
   table.epoll_ctl = epoll_ctl_;
   table.epoll_wait = epoll_wait_;
   table.session_create = session_create;

@@ -266,8 +266,9 @@ def test_too_many_workers(app_socket, tmp_path):
     done = run_python(code, VPPAIO_VCL_CONFIG=str(conf), VPPAIO_LIBVPPCOM=stub())
     assert done.stdout == "attached\n0\n1\n"
     assert done.stderr.splitlines()[-2].endswith(
-        f"[Errno {errno.ENOBUFS}] VPP gave no worker for another event loop: at most 2 can run at a time "
-        "(max-workers); close loops that are no longer needed"
+        f"[Errno {errno.ENOBUFS}] VPP gave no worker for another event loop: at most 2 of a process can be open on "
+        "VPP at a time (libvppcom's max-workers, 128 at most); close loops that are no longer needed, or give those "
+        "that need no VPP Config(stack='host')"
     )
 
 

@@ -33,25 +33,15 @@
 static int
 host_worker_register (void)
 {
-  for (int index = 0; index < MAX_WORKERS; index++)
-    {
-      worker *w = host_worker_at (index);
-      if (!w)
-	return -ENOMEM;
-      /* Workers are per thread and threads may start at once; on a free-threaded Python no GIL is in between. */
-      if (atomic_exchange (&w->taken, true))
-	continue;
-      int fd = epoll_create1 (EPOLL_CLOEXEC);
-      if (fd < 0)
-	{
-	  int error = errno;
-	  atomic_store (&w->taken, false);
-	  return -error;
-	}
-      w->epoll_fd = fd;
-      return index;
-    }
-  return -EMFILE;
+  int fd = epoll_create1 (EPOLL_CLOEXEC);
+  if (fd < 0)
+    return -errno;
+  int index = host_take_worker ();
+  if (index < 0)
+    close (fd);
+  else
+    host_chunks[index]->self.epoll_fd = fd;
+  return index;
 }
 
 static int
@@ -61,12 +51,12 @@ host_worker_unregister (int index)
   int rv = find_worker (index, &w);
   if (rv < 0)
     return rv;
-  for (uint32_t i = 0; i < w->used; i++)
-    if (slot (w, i)->state != FREE && slot (w, i)->state != EPOLL_SET)
-      close (slot (w, i)->fd);
+  for (chunk *c = w->newest; c; c = c->older)
+    for (int i = 0; i < CHUNK_SESSIONS; i++)
+      if (c->sessions[i].state != FREE && c->sessions[i].state != EPOLL_SET)
+	close (c->sessions[i].fd);
   close (w->epoll_fd);
-  host_free_slots (w);
-  atomic_store (&w->taken, false);
+  host_give_back_worker (w);
   return 0;
 }
 
@@ -120,9 +110,9 @@ host_epoll_create (int index)
   rv = host_take_slot (w);
   if (rv < 0)
     return rv;
-  *slot (w, rv) = (session){ .fd = -1, .state = EPOLL_SET };
+  *slot (rv) = (session){ .fd = -1, .state = EPOLL_SET };
   w->has_epoll_set = true;
-  return handle_of (index, rv);
+  return rv;
 }
 
 static int

@@ -21,16 +21,16 @@ host_session_create (int index, int proto, int is_ip4)
     return rv;
   if (proto != VCL_PROTO_TCP && proto != VCL_PROTO_UDP)
     return -EPROTONOSUPPORT;
-  int slot_index = host_take_slot (w);
-  if (slot_index < 0)
-    return slot_index;
+  int handle = host_take_slot (w);
+  if (handle < 0)
+    return handle;
 
   int type = (proto == VCL_PROTO_TCP ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
   int fd = socket (is_ip4 ? AF_INET : AF_INET6, type, 0);
   if (fd < 0)
     {
       rv = -errno;
-      host_give_back_slot (w, slot_index);
+      host_give_back_slot (w, handle);
       return rv;
     }
   const int one = 1;
@@ -38,8 +38,8 @@ host_session_create (int index, int proto, int is_ip4)
     setsockopt (fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof (one));
   if (proto == VCL_PROTO_TCP)
     setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof (one));
-  *slot (w, slot_index) = (session){ .fd = fd, .state = NEW, .proto = proto, .is_ip4 = !!is_ip4 };
-  return handle_of (index, slot_index);
+  *slot (handle) = (session){ .fd = fd, .state = NEW, .proto = proto, .is_ip4 = !!is_ip4 };
+  return handle;
 }
 
 int
@@ -121,18 +121,18 @@ host_session_accept (uint32_t handle, vcl_endpoint *peer)
   if (s->state != LISTENING)
     return -EINVAL;
   /* First the slot: once accepted, a connection could only be dropped for want of one. */
-  int index = host_take_slot (w);
-  if (index < 0)
-    return index;
+  int accepted = host_take_slot (w);
+  if (accepted < 0)
+    return accepted;
   int fd = RETRY_ON_EINTR (accept4 (s->fd, &a.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (fd < 0)
     {
-      host_give_back_slot (w, index);
+      host_give_back_slot (w, accepted);
       return is_lost_connection (-fd) ? -ECONNABORTED : fd;
     }
-  *slot (w, index) = (session){ .fd = fd, .state = CONNECTED, .proto = VCL_PROTO_TCP, .is_ip4 = s->is_ip4 };
+  *slot (accepted) = (session){ .fd = fd, .state = CONNECTED, .proto = VCL_PROTO_TCP, .is_ip4 = s->is_ip4 };
   address_to (&a, peer);
-  return handle_of (handle / MAX_SESSIONS, index);
+  return accepted;
 }
 
 /* What connect(2) could not even begin is told like what it could not finish. A TCP socket reports OUT|HUP by itself
@@ -236,7 +236,7 @@ host_session_close (uint32_t handle)
 	host_control_epoll (w, s, EPOLL_CTL_DEL);
       close (s->fd);
     }
-  host_give_back_slot (w, handle % MAX_SESSIONS);
+  host_give_back_slot (w, handle);
   return 0;
 }
 
@@ -247,7 +247,7 @@ host_session_forget (uint32_t handle)
   int rv = find_session (handle, &s);
   if (rv < 0)
     return rv;
-  host_give_back_slot (owner_of (handle), handle % MAX_SESSIONS);
+  host_give_back_slot (owner_of (handle), handle);
   return 0;
 }
 
@@ -271,19 +271,19 @@ host_session_adopt (int index, int fd)
   int flags = fcntl (fd, F_GETFL);
   if (flags < 0 || fcntl (fd, F_SETFL, flags | O_NONBLOCK) < 0)
     return -errno;
-  int slot_index = host_take_slot (w);
-  if (slot_index < 0)
-    return slot_index;
+  int handle = host_take_slot (w);
+  if (handle < 0)
+    return handle;
 
   /* A stream without a peer counts as connected too: its peer may have reset it on the way here, and read says so. */
   address a;
   size = sizeof (a);
   bool connected = type == SOCK_STREAM || getpeername (fd, &a.any, &size) == 0;
-  *slot (w, slot_index) = (session){
+  *slot (handle) = (session){
     .fd = fd,
     .state = listening ? LISTENING : connected ? CONNECTED : BOUND,
     .proto = type == SOCK_STREAM ? VCL_PROTO_TCP : VCL_PROTO_UDP,
     .is_ip4 = family == AF_INET,
   };
-  return handle_of (index, slot_index);
+  return handle;
 }

@@ -2,9 +2,14 @@
  *
  * Workers and sessions of the host stack: a handle in, a slot out, or an errno.
  *
- * Slots live in chunks that never move and are given back only with their worker: a pointer to a slot stays good while
- * another thread makes sessions, so a call that slips in before session_listen has marked its worker meets stale state
- * at worst, never freed memory. The way through the chunk directory costs one load from a line that is hot anyway.
+ * A handle is a slot's number in one table for the whole process. The table is a directory of chunks, and each chunk
+ * belongs to one worker. So neither the number of workers nor that of a worker's sessions has a limit of its own; what
+ * ends first is the kernel's, descriptors and memory. A worker lives in its first chunk, and its index is that chunk's
+ * number.
+ *
+ * Chunks never move, and are given back only with their worker; its first one is never freed, only reused. So a pointer
+ * to a slot stays good while another thread makes sessions, and a call that slips in before session_listen has marked
+ * its worker meets stale state at worst, never freed memory.
  */
 #ifndef VPPAIO_HOST_TABLE_H
 #define VPPAIO_HOST_TABLE_H
@@ -18,10 +23,9 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
-/* The worker is the top byte of a handle, and handles are returned as ints: the sign bit stays clear. */
-#define MAX_WORKERS 128
-#define MAX_SESSIONS (1 << 24)
 #define CHUNK_SESSIONS 1024 /* 32 KiB: a few connections cost little, a million need a thousand mallocs */
+/* Handles are returned as ints. 16 MiB of address space; only what is used becomes memory. */
+#define MAX_CHUNKS (1 << 21)
 #define NO_SLOT UINT32_MAX
 
 enum session_state
@@ -56,77 +60,88 @@ typedef struct session
   uint64_t data;
 } session;
 
+typedef struct chunk chunk;
+
 typedef struct worker
 {
   int epoll_fd;
-  uint32_t used;       /* slots that have ever been handed out: the bounds check */
   uint32_t first_free; /* the most recently freed slot: its line is the likeliest to be cached */
+  uint32_t used;       /* slots of the newest chunk that have ever been handed out */
   atomic_bool taken;
   atomic_bool busy;    /* a session_listen is under way */
   bool has_epoll_set;
-  session *chunks[MAX_SESSIONS / CHUNK_SESSIONS];
+  chunk *newest;
+  _Atomic (struct worker *) next; /* of all that were ever made, the oldest first */
 } worker;
 
-/* Allocated at first use and never freed, only reused: a worker handle of any age can be looked at safely. */
-extern _Atomic (worker *) host_workers[MAX_WORKERS];
+struct chunk
+{
+  worker *owner;
+  chunk *older; /* of the same worker; NULL: it is the first, and the worker is in it */
+  uint32_t number;
+  worker self;
+  session sessions[CHUNK_SESSIONS];
+};
 
-/* The worker with this number, taken or not; NULL without memory. */
-worker *host_worker_at (int index);
-/* Index of a slot that the caller fills or gives back, or -errno. */
+extern _Atomic (chunk *) host_chunks[MAX_CHUNKS];
+
+/* A worker that nobody has, taken for the caller, who gives it its epoll set: its index, or -errno. */
+int host_take_worker (void);
+void host_give_back_worker (worker *w);
+/* Handle of a slot that the caller fills or gives back, or -errno. */
 int host_take_slot (worker *w);
-void host_give_back_slot (worker *w, uint32_t index);
-void host_free_slots (worker *w);
+void host_give_back_slot (worker *w, uint32_t handle);
 /* The session has begun to say true things to epoll, or a new one: tell the kernel's epoll set. 0 or -errno. */
 int host_tell_epoll (worker *w, session *s);
 /* 0 or -errno. */
 int host_control_epoll (worker *w, session *s, int op);
 
-static inline int
-handle_of (int worker_index, int index)
+static inline chunk *
+chunk_of (uint32_t handle)
 {
-  return worker_index << 24 | index;
+  return atomic_load_explicit (&host_chunks[handle / CHUNK_SESSIONS], memory_order_acquire);
 }
 
+/* The slot of a handle that is known to be good. */
 static inline session *
-slot (worker *w, uint32_t index)
+slot (uint32_t handle)
 {
-  return &w->chunks[index / CHUNK_SESSIONS][index % CHUNK_SESSIONS];
-}
-
-static inline int
-find_worker (int index, worker **found)
-{
-  if ((unsigned) index >= MAX_WORKERS)
-    return -EBADF;
-  worker *w = atomic_load_explicit (&host_workers[index], memory_order_acquire);
-  if (!w || !atomic_load_explicit (&w->taken, memory_order_acquire))
-    return -EBADF;
-  if (atomic_load_explicit (&w->busy, memory_order_acquire))
-    return -EBUSY;
-  *found = w;
-  return 0;
+  return &chunk_of (handle)->sessions[handle % CHUNK_SESSIONS];
 }
 
 static inline worker *
 owner_of (uint32_t handle)
 {
-  return atomic_load_explicit (&host_workers[handle / MAX_SESSIONS], memory_order_acquire);
+  return chunk_of (handle)->owner;
 }
 
-/* The check on every data call: a few compares and no write. A worker without sessions has `used` 0, so `taken` need not
- * be asked. */
+static inline int
+find_worker (int index, worker **found)
+{
+  if ((unsigned) index >= MAX_CHUNKS)
+    return -EBADF;
+  chunk *c = atomic_load_explicit (&host_chunks[index], memory_order_acquire);
+  if (!c || c->older || !atomic_load_explicit (&c->self.taken, memory_order_acquire))
+    return -EBADF;
+  if (atomic_load_explicit (&c->self.busy, memory_order_acquire))
+    return -EBUSY;
+  *found = &c->self;
+  return 0;
+}
+
+/* The check on every data call: a few compares and no write. A worker that nobody has has no open slot, so `taken` need
+ * not be asked. */
 static inline int
 find_session (uint32_t handle, session **found)
 {
-  uint32_t index = handle % MAX_SESSIONS;
-  if (handle / MAX_SESSIONS >= MAX_WORKERS)
+  if (handle / CHUNK_SESSIONS >= MAX_CHUNKS)
     return -EBADF;
-  worker *w = owner_of (handle);
-  if (__builtin_expect (!w || index >= w->used, 0))
+  chunk *c = chunk_of (handle);
+  if (__builtin_expect (!c, 0))
     return -EBADF;
-  if (__builtin_expect (atomic_load_explicit (&w->busy, memory_order_acquire), 0))
+  if (__builtin_expect (atomic_load_explicit (&c->owner->busy, memory_order_acquire), 0))
     return -EBUSY;
-  session *s = slot (w, index);
+  session *s = &c->sessions[handle % CHUNK_SESSIONS];
   if (__builtin_expect (s->state == FREE, 0))
     return -EBADF;
   *found = s;

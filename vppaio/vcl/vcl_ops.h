@@ -15,10 +15,10 @@
  *   worker_fd  the worker's descriptor. It is readable while the epoll set has something to tell, so the kernel can wait
  *              for it together with other descriptors
  *
- * Threads: one thread at a time uses a worker, and which one may change between calls. A handle has its worker in the top
- * byte. All calls return at once, except session_listen and the session_bind of a datagram session, which may take 100 ms.
- * So callers release the GIL for these two and keep it for all others; the GIL is what keeps two calls on one worker apart.
- * A call on a worker that waits in one of the two gets -EBUSY.
+ * Threads: one thread at a time uses a worker, and which one may change between calls. A handle belongs to one worker
+ * (VCL has the worker in the handle's top byte). All calls return at once, except session_listen and the session_bind of a
+ * datagram session, which may take 100 ms. So callers release the GIL for these two and keep it for all others; the GIL is
+ * what keeps two calls on one worker apart. A call on a worker that waits in one of the two gets -EBUSY.
  *
  * Nothing here may crash the process. The file that fills the table refuses a call that its stack cannot take.
  */
