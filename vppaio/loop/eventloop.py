@@ -8,9 +8,9 @@ on. This class is the table of contents: the work is in serve, connect, endpoint
 import asyncio
 import contextlib
 import inspect
+import os
 import signal
 import socket
-import threading
 from asyncio import constants
 from asyncio.log import logger
 from collections.abc import Callable
@@ -58,6 +58,18 @@ def _with_peername(extra: Any, sock: Any) -> dict[str, Any]:
     return {**(extra or {}), "peername": peername}
 
 
+def _leave_wakeup_fd_to_parent() -> None:
+    """After a fork: what add_signal_handler has set would tell the parent of the child's signals. asyncio does the same
+    from 3.12 on."""
+    with contextlib.suppress(ValueError):  # in a sub-interpreter nobody may set it, so nobody has
+        fd = signal.set_wakeup_fd(-1)
+        if fd not in [loop._csock.fileno() for loop in registry.open_loops()]:
+            signal.set_wakeup_fd(fd)
+
+
+os.register_at_fork(after_in_child=_leave_wakeup_fd_to_parent)
+
+
 class EventLoop(Scheduler, SelectorLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
@@ -72,7 +84,7 @@ class EventLoop(Scheduler, SelectorLoop):
     def __init__(self, config: Config | None = None) -> None:
         self._config = Config() if config is None else config
         selector = Selector(self._config.busy_poll_us)
-        self._poller = selector.poller
+        self.sleep_on(selector)
         self._stack_listeners: list[Callable[[StackEvent], object]] = []
         self._stacks = Stacks(self._config, self._poller, self._tell_stack_listeners)
         self._listeners: dict[Any, Any] = {}
@@ -114,21 +126,6 @@ class EventLoop(Scheduler, SelectorLoop):
             self.call_soon(callback, event)
 
     # ---- the turn: loop.scheduler ------------------------------------------------------------------------------
-
-    def run_forever(self) -> None:
-        # A handler of signal.signal runs when Python code does. Without a descriptor that wakes us, a signal that
-        # arrives just before the sleep is handled after it; asyncio has that gap.
-        if self.is_closed() or threading.current_thread() is not threading.main_thread():
-            super().run_forever()
-            return
-        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-        if before not in (-1, self._csock.fileno()):
-            signal.set_wakeup_fd(before)  # the program's own
-        try:
-            super().run_forever()
-        finally:
-            if not self._signal_handlers:
-                signal.set_wakeup_fd(before)
 
     def _report_slow(self, handler: object, seconds: float) -> None:
         """Debug mode: a protocol took long over an event of its session."""

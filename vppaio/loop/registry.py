@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 
 class _Loop(Protocol):
+    def is_closed(self) -> bool: ...
     def statistics(self) -> dict[str, Any]: ...
 
 
@@ -23,6 +24,11 @@ def register(loop: _Loop) -> None:
     with _lock:
         _made += 1
         _loops[loop] = _made
+
+
+def open_loops() -> list[Any]:
+    """All of them. Takes no lock: a forked child asks, and another thread of the parent may have it for ever."""
+    return [loop for loop in list(_loops) if not loop.is_closed()]
 
 
 def snapshots() -> Iterator[tuple[int, dict[str, Any]]]:

@@ -27,9 +27,12 @@ cdef class Scheduler:
     cdef public bint _stopping
     cdef public bint _debug
     cdef public double _clock_resolution
-    cdef public Poller _poller
+    cdef object current_selector     # `_selector`
+    cdef readonly Poller _poller
+    cdef object selector             # ours, whatever `_selector` is
+    cdef dict selector_attributes    # its own: somebody may put a `select` there
+    cdef object dispatching          # the event that stands for sessions that have something to tell
     cdef bint may_sleep
-    cdef bint has_own_time
 
     cdef double now(self) except? -1
     cdef int run_ready(self, Py_ssize_t count) except -1

@@ -9,6 +9,7 @@ signals, debug mode) and ours share one queue.
 """
 import asyncio
 import heapq
+import selectors
 from asyncio import base_events, events, format_helpers
 
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
@@ -25,6 +26,7 @@ cdef double MANY_CANCELLED = base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION
 cdef object asyncio_loop = asyncio.SelectorEventLoop
 cdef object heappush = heapq.heappush
 cdef object heappop = heapq.heappop
+cdef object NO_SELECTOR = object()
 
 
 cdef class Handle:
@@ -144,15 +146,52 @@ cdef class Scheduler:
     def __cinit__(self):
         # Until __init__ is through: asyncio's __del__ asks, also where a wrong setting ended it early.
         self._closed = True
-        self.has_own_time = type(self).time is not Scheduler.time
+        self.current_selector = NO_SELECTOR
+
+    def sleep_on(self, selector):
+        """Use `selector`, a reactor.poller.Selector. The compiled turn goes past its `select`, unless somebody has put
+        another one there."""
+        self._poller = selector.poller
+        self.selector = selector
+        self.selector_attributes = vars(selector)
+        selector.select_for = self._select
+        # asyncio makes callbacks of events by their key's data: (reader, writer).
+        self.dispatching = selectors.SelectorKey(
+            None, -1, selectors.EVENT_READ, (events.Handle(self._poller.dispatch, (), self), None)
+        )
+
+    @property
+    def _selector(self):
+        if self.current_selector is NO_SELECTOR:
+            raise AttributeError("_selector")
+        return self.current_selector
+
+    @_selector.setter
+    def _selector(self, selector):
+        self.current_selector = selector
+
+    @_selector.deleter
+    def _selector(self):
+        # unittest.mock ends a patch so: it deletes, and sets what was there before if there is nothing then.
+        self.current_selector = NO_SELECTOR
+
+    def _select(self, timeout):
+        """The selector's `select`, for who is in the way between the loop and its sleep: looptime, and nest_asyncio, which
+        has a turn of its own. Sessions that have something to tell are an event like others."""
+        self.may_sleep = True
+        until = None if timeout is None else monotonic_ns() * 1e-9 + timeout
+        while True:  # the poller ends a long sleep early
+            ready = self._poller.wait(0 if len(self._ready) else timeout)
+            if self._poller.has_work():
+                ready.append((self.dispatching, selectors.EVENT_READ))
+            if until is not None:
+                timeout = until - monotonic_ns() * 1e-9
+            if ready or len(self._ready) or self._stopping or timeout is not None and timeout <= 0:
+                return ready
 
     cdef double now(self) except? -1:
-        """`time`, which a subclass may have replaced."""
-        return self.time() if self.has_own_time else monotonic_ns() * 1e-9
-
-    def time(self):
-        """Seconds on the monotonic clock, as time.monotonic()."""
-        return monotonic_ns() * 1e-9
+        """`time`, as a method is found: tests put other clocks into the loop and its class, and into the time module."""
+        return self.time()
 
     def call_soon(self, callback, *args, context=None):
         if self._debug:
@@ -213,12 +252,16 @@ cdef class Scheduler:
         created to wait for an answer must have started when the answer is delivered, and before timers.
         """
         cdef Py_ssize_t n_before_sessions, n_after_sessions
-        cdef double end
+        cdef double end, timeout
         cdef list scheduled
         cdef object ready = self._ready
         self.forget_cancelled_timers()
         self.may_sleep = True
-        kernel_events = self._poller.sleep(self.sleep_time())
+        timeout = self.sleep_time()
+        if self.current_selector is self.selector and "select" not in self.selector_attributes:
+            kernel_events = self._poller.sleep(timeout)
+        else:
+            kernel_events = self._selector.select(None if timeout < 0 else timeout)
         self.may_sleep = False
         if kernel_events is not None:
             self._process_events(kernel_events)

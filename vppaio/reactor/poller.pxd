@@ -13,6 +13,7 @@ cdef class Poller:
     cdef int64_t busy_poll_ns
     cdef public int64_t retry_lost_ns  # how often to ask a lost stack whether it is back
     cdef int64_t retry_at_ns    # when to ask a lost stack again; 0: none is lost
+    cdef int look_ms            # how long the next sleep may be at most
     cdef readonly uint64_t n_turns, n_sleeps
 
     cdef list sleep(self, double timeout_s)

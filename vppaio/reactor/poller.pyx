@@ -21,6 +21,10 @@ worker. So one epoll_wait covers both kinds. `Poller.sleep` does this; on VPP it
    later replaces it.
 7. When VPP dies, the worker's descriptor stays readable for ever. The poller takes it out of the epoll set and asks VCL
    on a timer instead. Each of these calls tries to attach to VPP again.
+8. Python runs a handler of signal.signal before it runs other Python code. asyncio has a gap there: the handler of a signal
+   that arrives just before the sleep, or that another thread takes, runs after the sleep. signal.set_wakeup_fd would close
+   the gap, but a process has one such descriptor, and it belongs to the program. So a long sleep is made of parts, the
+   first 10 ms long and each twice as long as the one before.
 
 `busy_poll_us` repeats the asking for that long before the sleep. This lowers latency and uses CPU time.
 
@@ -58,6 +62,8 @@ from vppaio.vcl.ops cimport (
 cdef enum:
     MAX_KERNEL_EVENTS = 256
     BUDGET_NS = 500000  # a timer may be late by two of these (this turn and the next come first) and a callback
+    FIRST_LOOK_MS = 10
+    MAX_LOOK_MS = 3600000
     EVENT_READ = 1  # selectors.EVENT_READ
     EVENT_WRITE = 2
 
@@ -78,6 +84,7 @@ cdef class Poller:
         self.workers = []
         self.busy_poll_ns = busy_poll_us * <int64_t> 1000
         self.retry_lost_ns = 250000000
+        self.look_ms = FIRST_LOOK_MS
         self.events = <epoll_event *> malloc(MAX_KERNEL_EVENTS * sizeof(epoll_event))
         if self.events == NULL:
             raise MemoryError
@@ -284,12 +291,17 @@ cdef class Poller:
 
     cdef int _wait_kernel(self, int timeout_ms) except -2:
         cdef int n
+        cdef bint ends_early
         if timeout_ms == 0:
             n = epoll_wait(self.epfd, self.events, MAX_KERNEL_EVENTS, 0)
         else:
             self.n_sleeps += 1
+            ends_early = timeout_ms < 0 or timeout_ms > self.look_ms
+            if ends_early:
+                timeout_ms = self.look_ms
             with nogil:
                 n = epoll_wait(self.epfd, self.events, MAX_KERNEL_EVENTS, timeout_ms)
+            self.look_ms = min(2 * self.look_ms, MAX_LOOK_MS) if ends_early and n == 0 else FIRST_LOOK_MS
         if n < 0:
             if c_errno != EINTR:
                 raise OSError(c_errno, "epoll_wait")
@@ -313,6 +325,14 @@ cdef class Poller:
                     self._watch_or_retry(worker)
         self.retry_at_ns = monotonic_ns() + self.retry_lost_ns if any_lost else 0
         return 0
+
+    def has_work(self):
+        """Whether `dispatch` would find something."""
+        cdef Worker worker
+        for worker in self.workers:
+            if worker.has_work():
+                return True
+        return False
 
     def dispatch(self, double slow_s=0, report_slow=None):
         """Hand waiting session events to their handlers, within the budget.
@@ -345,6 +365,8 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 class Selector(selectors.EpollSelector):
     """What the loop sleeps on: asyncio's selector with a `Poller` behind `select`."""
 
+    select_for = None  # the loop's own `select`, see loop.scheduler
+
     def __init__(self, busy_poll_us=0):
         super().__init__()
         _selectors.add(self)
@@ -355,7 +377,7 @@ class Selector(selectors.EpollSelector):
         return super().register(fileobj, events, data)
 
     def select(self, timeout=None):
-        return self.poller.wait(timeout)
+        return self.poller.wait(timeout) if self.select_for is None else self.select_for(timeout)
 
     def close(self):
         _selectors.discard(self)
