@@ -397,9 +397,9 @@ def _idle_or_new_worker() -> int:
         return rc
     raise OSError(
         -rc,
-        f"VPP gave no worker for another event loop: at most {attached.max_workers} of a process can be open on VPP at a "
-        f"time (libvppcom's max-workers, {vclconf.MAX_WORKERS} at most); close loops that are no longer needed, or give "
-        "those that need no VPP Config(stack='host')",
+        f"VPP gave no worker for another event loop: at most {attached.max_workers} of a process can be open on VPP at "
+        f"a time (libvppcom's max-workers, {vclconf.MAX_WORKERS} at most); close loops that are no longer needed, or "
+        "give those that need no VPP Config(stack='host')",
     )
 
 
