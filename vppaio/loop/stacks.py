@@ -96,7 +96,7 @@ class Stacks:
         return self.routes.stack_for(ip)
 
     def worker(self, stack: Stack) -> Worker:
-        """This loop's worker on a stack that takes part. On VPP the first call waits, as `names`; after `ready` none."""
+        """This loop's worker on a stack that takes part. The first on VPP is waited for as in `names`; see `ready`."""
         if stack not in self._workers:
             self._add(stack, Worker(application.host_ops_address()) if stack == "host" else self._worker_on_vpp())
         return self._workers[stack]
