@@ -248,7 +248,10 @@ class Setting:
         try:
             return self.kind.check(value)
         except Bad as bad:
-            raise ValueError(f"{source or self.name}: {value!r} is not allowed; use {bad}") from None
+            raise ValueError(f"{source or self.name}: {_shown(value)} is not allowed; use {bad}") from None
+        except Exception as failure:  # of the value's own methods
+            cause = f"{_shown(value)} is not allowed, asking it raised {type(failure).__name__}"
+            raise ValueError(f"{source or self.name}: {cause}; use {self.kind.values}") from failure
 
     def parsed(self, text: str, source: str = "") -> Any:
         """The same for a text."""
@@ -268,6 +271,15 @@ class Setting:
             if text := os.environ.get(key):
                 return self.parsed(text, f"{self.name} (from the environment, {key})")
         return self.default() if callable(self.default) else self.default
+
+
+def _shown(value: Any) -> str:
+    """A value in an error's text: short, and also if it has a repr that fails."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = object.__repr__(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def setting(kind: Kind, default: Any, meaning: str, **more: Any) -> Any:

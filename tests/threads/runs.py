@@ -24,7 +24,9 @@ def run(vpp: VppInstance | None, seed: int) -> str:
         text=True,
         timeout=LIMIT_S,
     )
-    if done.returncode == 0 and not done.stderr:
+    # What libvppinfra says when the machine took it off the processor while it measured the clock (wait_for_answer).
+    said = [line for line in done.stderr.splitlines() if line and not line.startswith("clib_time_verify_frequency")]
+    if done.returncode == 0 and not said:
         return ""
     return f"seed {seed}: status {done.returncode}\n{done.stdout}{done.stderr[-3000:]}"
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
+import ipaddress
 import os
+from pathlib import Path
 
 import pytest
 
+import vppaio
 from vppaio.config import APP_SOCKET, SETTINGS, Config
 
 
@@ -176,3 +180,90 @@ def test_first_segment_has_room_for_the_event_queue():
     Config(segment_size=64 << 20, event_queue_size=1 << 20)
     with pytest.raises(ValueError, match=r"segment_size: 33554432 .*at least 64M.*event_queue_size \(1048576\)"):
         Config(segment_size=32 << 20, event_queue_size=1 << 20)
+
+
+# ---- odd values ------------------------------------------------------------------------------------------------------
+
+
+class _Fails:
+    """An object whose every answer is an exception."""
+
+    def __fspath__(self) -> str:
+        raise RuntimeError("fspath")
+
+    def __iter__(self):
+        raise RuntimeError("iter")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("eq")
+
+    def __hash__(self) -> int:
+        raise RuntimeError("hash")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+
+class _FailingWord(str):
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("eq")
+
+    __hash__ = str.__hash__
+
+
+class _PathOf:
+    def __init__(self, path):
+        self._path = path
+
+    def __fspath__(self):
+        return self._path
+
+
+def _failing_pairs():
+    yield ("10.0.0.0/8", "host")
+    raise RuntimeError("pairs")
+
+
+_ODD = (
+    [None, 0, 1, -1, 1 << 100, 1.5, float("nan"), float("inf"), True, False, 1j, decimal.Decimal(3), range(3)]
+    + [b"", b"x", bytearray(b"x"), memoryview(b"x"), _PathOf(b"/x"), _PathOf(3), _Fails(), _FailingWord("auto")]
+    + [
+        "",
+        " ",
+        "\0",
+        "a\0b",
+        "\n",
+        "a\nb",
+        "a b",
+        "x" * 64,
+        "x" * 5000,
+        "\udcff",
+        "é" * 40,
+        "\u200b",
+        "true",
+        "1",
+        "64K",
+    ]
+    + [object(), object, len, ..., NotImplemented, Exception("x"), iter(()), _failing_pairs(), Path("x"), Path("/a b")]
+    + [[], {}, set(), (), [1], ["a"], {"a": 1}, ("a", "b"), (("a",),), [(None, "host")], [({}, {})], {"::/0": "host"}]
+    + [[("10.0.0.0/8", ["host"])], [("10.0.0.0/8", "HOST")], (("10.0.0.0/8", "host", "x"),), "=host", "::/0=", "::/0"]
+    + ["999.0.0.0/8=host", "10.0.0.1/8=host", "10.0.0.0/8=host,10.0.0.0/8=vpp", ipaddress.ip_network("10.0.0.0/8")]
+)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_odd_values_are_taken_or_refused_with_the_name_of_the_field(name):
+    for value in _ODD:
+        try:
+            config = Config(**{name: value})
+        except ValueError as error:
+            assert str(error).startswith(f"{name}: ")
+        else:
+            hash(config)
+            assert Config(**{name: getattr(config, name)}) == config
+
+
+@pytest.mark.parametrize("value", [0, "auto", {}, Config, _PathOf("x")])
+def test_what_is_no_config_is_refused(value):
+    with pytest.raises(TypeError, match=r"^config: "):
+        vppaio.new_event_loop(value)

@@ -6,8 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -80,7 +78,9 @@ def hears_that_it_hangs(program: Program) -> None:
 @pytest.mark.parametrize("first", ["local", "vpp"])
 def test_a_loop_on_loopback_goes_on_while_others_make_their_first(own_vpp: VppInstance, first: str) -> None:
     """Whether this process has asked VPP before or not."""
-    code = LOCAL + f"""
+    code = (
+        LOCAL
+        + f"""
 async def main():
     if {first == "vpp"}:
         await asyncio.to_thread(ask, 4000)
@@ -95,6 +95,7 @@ async def main():
     print(f"late {{late:.3f}}", flush=True)
 vppaio.run(main())
 """
+    )
     with Program(own_vpp, code) as program:
         assert program.hears() == ("serving" if first == "vpp" else "local")
         with stopped(own_vpp):
@@ -111,7 +112,9 @@ vppaio.run(main())
 
 
 def test_a_loop_made_while_vpp_hangs_uses_loopback(own_vpp: VppInstance) -> None:
-    code = LOCAL + """
+    code = (
+        LOCAL
+        + """
 async def main():
     keeper = asyncio.ensure_future(keep_time())
     other = threading.Thread(target=ask, args=(4000,))
@@ -121,6 +124,7 @@ async def main():
     await asyncio.to_thread(other.join)
 vppaio.run(main())
 """
+    )
     with stopped(own_vpp), Program(own_vpp, code) as program:
         begin = time.monotonic()
         assert float(program.hears().removeprefix("late ")) < LATE_S
@@ -131,7 +135,9 @@ vppaio.run(main())
 
 def test_a_loop_with_sessions_goes_on(own_vpp: VppInstance) -> None:
     """It writes to them, closes some, and opens others, whose answers have to wait."""
-    code = LOCAL + """
+    code = (
+        LOCAL
+        + """
 transports = []
 
 class Kept(Echo):
@@ -156,6 +162,7 @@ async def main():
     await hear()
 vppaio.run(main())
 """
+    )
     with Program(own_vpp, code) as program, contextlib.ExitStack() as peers:
         assert program.hears() == "serving"
         for _ in range(20):
@@ -172,7 +179,7 @@ vppaio.run(main())
 
 WAITING = {
     "nothing": "await asyncio.sleep(60)",
-    "attach": 'await loop.create_server(Echo, address, 4009)',
+    "attach": "await loop.create_server(Echo, address, 4009)",
     "attach at once": "loop.stacks",
     "a worker": "threading.Thread(target=ask, args=(4009,), daemon=True).start(); await asyncio.sleep(60)",
     "a worker at once": "vppaio.run(asyncio.sleep(60))",

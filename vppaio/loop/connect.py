@@ -6,6 +6,7 @@ is; it asks for one connected socket per address, and that is what is made here.
 
 import asyncio
 import errno
+import ipaddress
 import math
 import random
 import socket
@@ -52,6 +53,7 @@ class _Crowd:
 
 
 _crowds: weakref.WeakKeyDictionary[SessionTable, _Crowd] = weakref.WeakKeyDictionary()
+_ANY: Final = tuple(map(ipaddress.ip_address, ("0.0.0.0", "::", "::ffff:0.0.0.0")))
 _own_addresses: weakref.WeakKeyDictionary[SessionTable, set[str]] = weakref.WeakKeyDictionary()
 
 
@@ -85,26 +87,37 @@ def _bind_local(sock: SessionSocket, family: int, local_addr_infos: Any, errors:
     for local_family, _, _, _, address in local_addr_infos:
         if local_family == family:
             sock.bind(address)
-            _require_own_address(sock)
             return
     raise OSError(errno.EADDRNOTAVAIL, f"no matching local address with {family=} found")
 
 
-def _require_own_address(sock: SessionSocket) -> None:
+def _require_source(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
     """VPP connects from any address it is told, and hears no answer to one that is not its own: 66 s of silence. Only
-    listen compares, so listen there for a moment (up to 0.1 s), once per address and worker.
+    listen compares, so listen there for a moment (up to 0.1 s), once per address and worker. That VPP listens at an
+    address of the host stack's, such as 127.0.0.1, does not mean that it can be reached there.
 
     Raises:
         OSError: EADDRNOTAVAIL, naming the address.
     """
     host = sock.getsockname()[0]
     known: set[str] = _own_addresses.setdefault(sock.worker, set())
-    if host in known or host in ("0.0.0.0", "::"):
+    if host in known or ipaddress.ip_address(host.partition("%")[0]) in _ANY:
         return
+    if loop._stacks.stack_for(host) != "vpp":
+        raise OSError(
+            errno.EADDRNOTAVAIL,
+            f"cannot connect from {host}, an address of the host stack, to {address}, which is VPP's (see routes): "
+            "bind to an address of VPP's, or to none",
+        )
     probe = SessionSocket(sock.worker, sock.family, socket.SOCK_STREAM)
     try:
-        probe.bind((host, 0))
+        probe.bind((host, 0, *sock.getsockname()[2:]))
         probe.listen(1)
+    except OSError as exc:
+        if exc.errno != errno.EADDRNOTAVAIL:
+            raise
+        cure = "see `vppctl show interface address`"
+        raise OSError(exc.errno, f"cannot connect from {host} to {address}: VPP has no such address, {cure}") from None
     finally:
         probe.close()
     known.add(host)
@@ -137,6 +150,8 @@ async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) 
     host, port, *rest = address
     future = loop.create_future()
     is_new = sock._session is None  # after a failed attempt, or on VPP, where a stream socket is bound only here
+    if sock._bound is not None and sock.worker.stack == "vpp":
+        _require_source(loop, sock, address)
     session = sock.session
     if sock._bound is not None and (is_new or session.stack == "vpp"):
         session.bind(*host_port_scope(sock._bound))

@@ -82,6 +82,8 @@ class EventLoop(Scheduler, SelectorLoop):
     """
 
     def __init__(self, config: Config | None = None) -> None:
+        if not (config is None or isinstance(config, Config)):
+            raise TypeError(f"config: {config!r} is not allowed; use a vppaio.Config, or None for the environment's")
         self._config = Config() if config is None else config
         selector = Selector(self._config.busy_poll_us)
         self.sleep_on(selector)

@@ -267,7 +267,8 @@ class SessionSocket:
     def sendto(self, data: Any, address: tuple[Any, ...] | None) -> int:
         if self.type == socket.SOCK_DGRAM and self._bound is None and self._session is None:
             # VCL destroys an unbound session that sends; the kernel binds it on the fly, and so do we.
-            self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::", 0))
+            mapped = address is not None and str(address[0]).lower().startswith("::ffff:")
+            self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::ffff:0.0.0.0" if mapped else "::", 0))
         return self.io.sendto(data, address)
 
     def accept(self) -> tuple["SessionSocket", tuple[Any, ...]]:

@@ -23,6 +23,7 @@ _VPP_CURES: Final = {
     errno.ENOMEM: "libvppcom's heap is nearly used up, raise heap_size (heapsize in a vcl.conf of yours)",
     errno.ENOBUFS: "VPP is out of FIFO memory or workers, see segment_size and max-workers",
     errno.ENOTCONN: "not connected, or not attached to VPP",
+    errno.ETIMEDOUT: "VPP hangs, it gave no answer within 3 s; see what it does (`vppctl show runtime`), or restart it",
 }
 _VPP_CURES_OF_CALLS: Final = {
     ("sendto", errno.EADDRNOTAVAIL): (
@@ -30,6 +31,7 @@ _VPP_CURES_OF_CALLS: Final = {
         "of VPP's, or send after a datagram was received"
     ),
     ("sendto", errno.EOPNOTSUPP): "VPP sends no empty datagrams",
+    ("sendto", errno.ENETUNREACH): "bound to an IPv6 address, it reaches no IPv4 on VPP; bind it to ::ffff:ADDRESS",
 }
 # VPP's SYN timeout is far above, its answers (no route, ICMP unreachable) far below.
 _SILENCE_S: Final = 30.0

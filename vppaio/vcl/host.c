@@ -12,7 +12,8 @@
  *                                                          event, so nothing is ever parked in user space
  *   sends and receives answer EAGAIN or EPIPE before the   -ENOTCONN until session_connect_result has said 0
  *   connection stands
- *   :: may serve IPv4 too, with mapped addresses           IPV6_V6ONLY on every IPv6 socket
+ *   :: may serve IPv4 too, with mapped addresses           IPV6_V6ONLY on every IPv6 socket, until one is given a
+ *                                                          mapped address
  *   Nagle's algorithm                                      off: VPP has none, and asyncio switches it off anyway;
  *                                                          accepted sockets inherit it, one system call saved on each
  *   accept(2) reports errors of the new connection         -ECONNABORTED

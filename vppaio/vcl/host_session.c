@@ -42,6 +42,14 @@ host_session_create (int index, int proto, int is_ip4)
   return handle;
 }
 
+/* The kernel takes IPv4-mapped addresses on sockets without IPV6_V6ONLY, and it can be taken off until they are bound. */
+static void
+speak_ip4_if_mapped (const session *s, const address *a)
+{
+  if (!s->is_ip4 && IN6_IS_ADDR_V4MAPPED (&a->v6.sin6_addr))
+    setsockopt (s->fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof (int));
+}
+
 int
 host_session_bind (uint32_t handle, const vcl_endpoint *local)
 {
@@ -56,6 +64,7 @@ host_session_bind (uint32_t handle, const vcl_endpoint *local)
   int length = address_from (s, local, &a);
   if (length < 0)
     return length;
+  speak_ip4_if_mapped (s, &a);
   if (bind (s->fd, &a.any, length) < 0)
     return -errno;
   s->state = BOUND;
@@ -166,6 +175,8 @@ host_session_connect (uint32_t handle, const vcl_endpoint *peer)
   int length = address_from (s, peer, &a);
   if (length < 0)
     return length;
+  if (s->state == NEW)
+    speak_ip4_if_mapped (s, &a);
   /* Interrupted, a connect goes on by itself (connect(2)); repeated, it would say EALREADY. */
   if (connect (s->fd, &a.any, length) < 0 && errno != EINPROGRESS && errno != EINTR)
     return fail_connect (w, s, errno);

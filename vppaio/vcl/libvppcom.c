@@ -40,6 +40,7 @@
 #include "libvppcom.h"
 
 #include "vpp_asking.h"
+#include "vpp_mapped.h"
 #include "vpp_names.h"
 #include "vpp_worker.h"
 
@@ -441,5 +442,5 @@ static const vcl_ops ops = {
 const vcl_ops *
 vppaio_vpp_ops (void)
 {
-  return &ops;
+  return vpp_with_mapped (&ops);
 }
