@@ -39,8 +39,10 @@ class RoutesKind:
     def check(self, value: Any) -> Routes:
         found: dict[_Network, Stack] = {}
         try:
-            pairs = _split(value) if isinstance(value, str) else tuple(value)
-            pairs = tuple((str(network), stack) for network, stack in pairs)
+            # One by one: the first that will not do ends it. A network, for one, is an iterable of its 2^24 addresses.
+            pairs = tuple(
+                (str(network), stack) for network, stack in (_split(value) if isinstance(value, str) else value)
+            )
         except (TypeError, ValueError):
             raise Bad('pairs such as ("10.0.0.0/8", "host")') from None
         for text, stack in pairs:

@@ -136,11 +136,12 @@ def test_a_session_with_an_ipv6_address_reaches_no_ipv4(vpp_site: VppSite) -> No
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                 sock = vppaio.socket(socket.AF_INET6, kind, stack="vpp")
                 sock.bind((vpp_site.vpp.address6, 0))
-                with pytest.raises(OSError, match="Network is unreachable|Connect call failed") as caught:
-                    if kind == socket.SOCK_DGRAM:
-                        await loop.sock_sendto(sock, b"x", (MAPPED + host, port))
-                    else:
-                        await loop.sock_connect(sock, (MAPPED + host, port))
+                send = loop.sock_connect(sock, (MAPPED + host, port))
+                if kind == socket.SOCK_DGRAM:
+                    send.close()
+                    send = loop.sock_sendto(sock, b"x", (MAPPED + host, port))
+                with pytest.raises(OSError, match=r"Network is unreachable|Connect call failed") as caught:
+                    await send
                 assert caught.value.errno == errno.ENETUNREACH
                 sock.close()
 
@@ -193,10 +194,9 @@ def test_a_source_that_is_not_vpps_fails_at_once(vpp_site: VppSite, how: Any, lo
     async def main() -> None:
         remote = vpp_site.vpp.kernel_address6 if ":" in local else vpp_site.vpp.kernel_address
         begin = time.monotonic()
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=local) as caught:
             await how(local, (remote, 9))
         assert time.monotonic() - begin < 3
         assert caught.value.errno == errno.EADDRNOTAVAIL
-        assert local in str(caught.value)
 
     vpp_site.run(main)

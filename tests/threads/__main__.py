@@ -1,5 +1,5 @@
-"""python -m tests.threads [--processes 200] [--seed 1] [--stack host|vpp]: eight first loops in eight threads, again and
-again; a line for each failure, a verdict."""
+"""python -m tests.threads [--processes 200] [--seed 1] [--stack host|vpp]: eight first loops in eight threads, many
+times; a line for each failure, a verdict."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The process that tests.threads starts: threads with loops of their own, all at once, drawn from a seed.
 
-Eight threads wait at a barrier; then each makes its first loop, serves, and talks to itself over 127.0.0.1. With a seed other
-than 0 they do more of what threads do: loops one after the other, loops that are closed while others start, threads that end,
-variables of the environment and programs that are started meanwhile. A line for whatever went wrong, and nothing else.
+Eight threads wait at a barrier; then each makes its first loop, serves, and talks to itself over 127.0.0.1. With a seed
+other than 0 they do more of what threads do: loops one after the other, loops that close while others start, threads
+that end, variables of the environment and programs that are started meanwhile. A line for whatever went wrong.
 """
 
 from __future__ import annotations
