@@ -10,14 +10,13 @@ import ipaddress
 import math
 import random
 import socket
-import ssl
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from vppaio.reactor.session import SessionTable
+from vppaio.tls.engine import tls_context
 from vppaio.tls.protocol import TlsProtocol
-from vppaio.tls.pyopenssl import is_pyopenssl
 from vppaio.transports import connector
 from vppaio.transports.pseudosocket import SessionSocket, host_port_scope
 
@@ -178,8 +177,8 @@ async def start_tls(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
 ) -> Any:
-    """As asyncio's, with TlsProtocol; also for contexts of pyOpenSSL."""
-    if not isinstance(sslcontext, ssl.SSLContext) and not is_pyopenssl(sslcontext):
+    """As asyncio's, with TlsProtocol; for contexts of every kind that tls.engine knows."""
+    if tls_context(sslcontext) is None:
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
     if not getattr(transport, "_start_tls_compatible", False):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")

@@ -4,7 +4,7 @@ The state machine (handshake, records, flow control both ways, shutdown, timeout
 `sslproto.SSLProtocol`, as the running Python has it, so every option of ssl.SSLContext and every rule of asyncio's
 TLS holds. It runs on memory BIOs, which is what makes it work on sessions without descriptors. The way of the bytes is
 compiled (tls.records). Added here: a read buffer shared by all connections of a thread, where asyncio's has 256 KiB for
-each, and contexts of pyOpenSSL.
+each, and contexts of other kinds than ssl's (tls.engine).
 
 Below it is a transports.stream.StreamTransport, above it the transport that the protocol sees. Made by loop.
 """
@@ -13,7 +13,7 @@ import asyncio
 import threading
 from typing import Any, ClassVar
 
-from vppaio.tls.pyopenssl import is_pyopenssl, wrap_context
+from vppaio.tls.engine import tls_context
 from vppaio.tls.records import RecordProtocol
 
 _READ_SIZE = 256 * 1024  # asyncio's
@@ -30,18 +30,16 @@ class _ThreadBuffer(threading.local):
 _shared = _ThreadBuffer()
 
 
-def tls_context(sslcontext: Any) -> Any:
-    """`sslcontext` as SSLProtocol wants it: contexts of pyOpenSSL are wrapped, others stay as they are."""
-    return wrap_context(sslcontext) if is_pyopenssl(sslcontext) else sslcontext
-
-
 class TlsProtocol(RecordProtocol):
     """asyncio's TLS protocol with a shared read buffer. Arguments as SSLProtocol's."""
 
     max_size: ClassVar[int] = 0  # what SSLProtocol.__init__ allocates
 
     def __init__(self, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(loop, app_protocol, tls_context(sslcontext), *args, **kwargs)
+        # None is asyncio's to fill in; of what is of no kind it makes its own complaint.
+        super().__init__(loop, app_protocol, tls_context(sslcontext) or sslcontext, *args, **kwargs)
+        if sslcontext is not None:
+            self._extra["sslcontext"] = sslcontext
         self.__dict__["max_size"] = _READ_SIZE  # what it reads
 
     def take_back(self, reader: asyncio.StreamReader | None) -> None:

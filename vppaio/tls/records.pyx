@@ -4,10 +4,22 @@ What happens for every message of an established connection: ciphertext in, one 
 out. The rules and their order are those of `sslproto.SSLProtocol`, whose methods these replace and whose state they use.
 What is left out is what a message need not pay for:
 
-- A read that can only say "want read", by an exception, when OpenSSL has nothing left. Known for ssl.SSLObject only:
-  pyOpenSSL's connection keeps records of its own.
+- A read that can only say "want read", by an exception, when the engine has nothing left.
 - A 256 KiB bytes object for each read, cut down to the few bytes that came: a TLS record has 16 KiB at most.
 - The Python layer of ssl.SSLObject over `_ssl`'s object.
+
+It is written once for all engines, and relies on what tls.engine promises: not, for one, on a write that takes all.
+
+Five things are mended, which asyncio has wrong:
+
+- A BufferedProtocol may hand out a bytearray, or views of other items than bytes. asyncio slices what it gets: of a
+  bytearray that is a copy, and what did not fit in one record goes there.
+- An empty buffer is an error, as on asyncio's plain transport, and not the peer's goodbye.
+- With a high water of 0, pause_writing is called when something waits to be written. asyncio calls it when nothing does,
+  and then nothing calls resume_writing.
+- What writelines cannot write is a TypeError for its caller, as write has it, and not the end of the connection.
+- What the handshake leaves to send is sent also where connection_made pauses reading; a client's last message else waits
+  for its first write.
 
 Base of tls.protocol. On the loop's thread.
 """
@@ -27,28 +39,40 @@ cdef object AGAIN = sslproto.SSLAgainErrors
 
 
 cdef class _Engine:
-    """What a message needs of the connection and the BIOs, looked up once."""
+    """What a message needs of a tls.engine.TlsEngine and its queues, looked up once."""
 
     cdef object incoming, outgoing
-    cdef object feed, read, write, take  # bound methods: BIO in, TLS read and write, BIO out
-    cdef object pending  # None where it is not known
+    cdef object feed, read, write, pending, take  # bound methods: queue in, TLS, queue out
     cdef object send  # of the transport below
 
-    def __cinit__(self, sslobj, incoming, outgoing, transport):
-        known = isinstance(sslobj, ssl.SSLObject)
-        engine = sslobj._sslobj if known else sslobj
+    def __cinit__(self, engine, incoming, outgoing, transport):
+        if type(engine) is ssl.SSLObject:  # a class of the program's own may do more
+            engine = engine._sslobj
         self.incoming = incoming
         self.outgoing = outgoing
         self.feed = incoming.write
         self.take = outgoing.read
         self.read = engine.read
         self.write = engine.write
-        self.pending = engine.pending if known else None
+        self.pending = engine.pending
         self.send = transport.write
 
     cdef bint has_more(self) except -1:
         """False if a further read would only say "want read"."""
-        return self.pending is None or self.incoming.pending or self.pending()
+        return self.incoming.pending or self.pending()
+
+
+cdef object view_of(data):
+    """A memoryview of bytes of any buffer, whatever its items are."""
+    view = memoryview(data)
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+cdef object piece_of(data, bint at_once):
+    """What an engine takes: bytes, or a view of what the caller will not change before it was taken."""
+    if type(data) is bytes:
+        return data
+    return view_of(data) if at_once else bytes(data if type(data) is memoryview else view_of(data))
 
 
 cdef _Engine engine_of(protocol):
@@ -69,9 +93,22 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         else:
             super().write(data)
 
+    # asyncio forgets its protocol at the second close, and every call after that fails.
+
+    def close(self):
+        if not self._closed:
+            super().close()
+
+    def _force_close(self, exc):
+        """asyncio's 3.11 and 3.12 lack what this calls. A TLS connection inside this one ends this way."""
+        protocol = self._ssl_protocol
+        self._closed = True
+        protocol._set_state(SSLProtocolState.UNWRAPPED)
+        if protocol._transport is not None:
+            protocol._transport._force_close(exc)
+
     def abort(self):
-        if self._ssl_protocol is not None:  # Debian 12's asyncio (3.11.2) does not ask, and raises after the end
-            super().abort()
+        self._force_close(None)
 
 
 class RecordProtocol(sslproto.SSLProtocol):
@@ -89,6 +126,8 @@ class RecordProtocol(sslproto.SSLProtocol):
         if self._transport is not None:
             self._engine = _Engine(self._sslobj, self._incoming, self._outgoing, self._transport)
         super()._on_handshake_complete(handshake_exc)
+        if self._app_reading_paused and self._engine is not None and self._outgoing.pending:
+            self._process_outgoing()
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
@@ -154,20 +193,29 @@ class RecordProtocol(sslproto.SSLProtocol):
         cdef _Engine engine = engine_of(self)
         cdef Py_ssize_t offset = 0
         cdef Py_ssize_t count = 1
-        buffer = self._app_protocol_get_buffer(self._get_read_buffer_size())
-        cdef Py_ssize_t wants = len(buffer)
-        try:
-            while offset < wants:
-                count = engine.read(wants - offset, buffer[offset:] if offset else buffer)
-                if count <= 0:
-                    break
-                offset += count
-                if not engine.has_more():
-                    break
-            else:
-                self._loop.call_soon(self._do_read)  # the buffer is full, and there may be more
-        except AGAIN:
-            pass
+        cdef Py_ssize_t wants
+        # Let go of before the protocol hears of it, which may want to resize its buffer.
+        with view_of(self._app_protocol_get_buffer(self._get_read_buffer_size())) as view:
+            wants = len(view)
+            if not wants:
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            try:
+                while True:
+                    if offset:
+                        with view[offset:] as rest:
+                            count = engine.read(wants - offset, rest)
+                    else:
+                        count = engine.read(wants, view)
+                    if count <= 0:
+                        break
+                    offset += count
+                    if not engine.has_more():
+                        break
+                    if offset == wants:
+                        self._loop.call_soon(self._do_read)  # there may be more
+                        break
+            except AGAIN:
+                pass
         if offset > 0:
             self._app_protocol_buffer_updated(offset)
         if count == 0:  # close_notify
@@ -182,26 +230,35 @@ class RecordProtocol(sslproto.SSLProtocol):
                 logger.warning("SSL connection is closed")
             self._conn_lost += 1
             return
-        for data in list_of_data:
-            self._write_backlog.append(data)
-            self._write_buffer_size += len(data)
-        if self._state is WRAPPED:
-            try:
+        backlog = self._write_backlog
+        # A copy of what has to wait, since the caller may change its buffer as soon as we return.
+        at_once = self._state is WRAPPED and not backlog
+        pieces = [piece for data in list_of_data if len(piece := piece_of(data, at_once))]
+        backlog.extend(pieces)
+        self._write_buffer_size += sum(map(len, pieces))
+        try:
+            if self._state is WRAPPED:
                 self._do_write()
-            except Exception as exc:
-                self._fatal_error(exc, "Fatal error on SSL protocol")
+            if at_once and backlog:
+                for i in range(len(backlog)):
+                    backlog[i] = piece_of(backlog[i], False)
+        except Exception as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
 
     def _write_through(self, data):
         """`_write_appdata` of one bytes object with nothing before it, wrapped."""
-        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t count
         try:
             try:
                 count = engine_of(self).write(data)
             except AGAIN:
-                pass
+                count = 0
             if count < len(data):
                 self._write_backlog.append(data[count:])
                 self._write_buffer_size += len(data) - count
+                if count:
+                    self._do_write()
+                    return
             self._process_outgoing()
         except Exception as exc:
             self._fatal_error(exc, "Fatal error on SSL protocol")
@@ -215,15 +272,18 @@ class RecordProtocol(sslproto.SSLProtocol):
                 data = backlog[0]
                 size = len(data)
                 count = engine.write(data)
+                self._write_buffer_size -= count
                 if count < size:
                     backlog[0] = data[count:]
-                    self._write_buffer_size -= count
                 else:
                     del backlog[0]
-                    self._write_buffer_size -= size
         except AGAIN:
             pass
         self._process_outgoing()
+
+    def _control_app_writing(self):
+        if self._app_writing_paused or self._get_write_buffer_size():
+            super()._control_app_writing()
 
     def _process_outgoing(self):
         cdef _Engine engine = self._engine
