@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
 import socket
 import ssl
 from asyncio import base_events, sslproto
@@ -14,6 +15,7 @@ import pytest
 
 import vppaio
 from vppaio.loop import private
+from vppaio.tls import private as tls
 
 SOURCE = ast.parse(Path(private.__file__).read_text())
 BASES = {"SelectorLoop": asyncio.SelectorEventLoop, "BaseServer": base_events.Server}
@@ -28,22 +30,18 @@ METHODS = [
     for method in ast.walk(owner)
     if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and method.name != "__init__"
 ]
-# What tls.records replaces or uses.
-TLS_METHODS = (
-    "_call_eof_received",
-    "_control_app_writing",
-    "_control_ssl_reading",
-    "_do_read",
-    "_do_read__buffered",
-    "_do_read__copied",
-    "_do_write",
-    "_get_app_transport",
-    "_get_read_buffer_size",
-    "_on_handshake_complete",
-    "_process_outgoing",
-    "_start_shutdown",
-    "_write_appdata",
-)
+TLS = Path(tls.__file__).parent
+TLS_SOURCE = ast.parse(Path(tls.__file__).read_text())
+TLS_NAMES = {
+    owner.name: sorted(
+        item.target.id if isinstance(item, ast.AnnAssign) else item.name
+        for item in ast.walk(owner)
+        if isinstance(item, ast.AnnAssign | ast.FunctionDef)
+    )
+    for owner in TLS_SOURCE.body
+    if isinstance(owner, ast.ClassDef)
+}
+OURS = {"_calls", "_write_through"}  # of RecordProtocol
 
 
 @pytest.mark.parametrize(("owner", "name", "parameters"), METHODS, ids=lambda value: str(value)[:40])
@@ -53,9 +51,35 @@ def test_method_is_there_and_takes_what_we_give(owner, name, parameters):
     assert anything or set(parameters) <= set(theirs)
 
 
-@pytest.mark.parametrize("name", TLS_METHODS)
-def test_tls_protocol_has_what_records_builds_on(name):
-    assert callable(getattr(sslproto.SSLProtocol, name))
+def test_asyncios_and_ssls_objects_have_what_tls_uses():
+    loop = asyncio.SelectorEventLoop()
+    protocol = sslproto.SSLProtocol(loop, asyncio.BufferedProtocol(), ssl.create_default_context(), None)
+    transport = protocol._app_transport
+    reader = asyncio.StreamReader(loop=loop)
+    objects = {
+        "SslProtocol": protocol,
+        "SslTransport": transport,
+        "SslObject": protocol._sslobj,
+        "StreamReader": reader,
+    }
+    transport.abort()
+    loop.close()
+    assert objects.keys() == TLS_NAMES.keys()
+    for owner, names in TLS_NAMES.items():
+        assert names
+        for name in names:
+            assert hasattr(objects[owner], name), f"{owner}.{name}"
+    for name in ("read", "write", "pending"):
+        assert callable(getattr(protocol._sslobj._sslobj, name))
+
+
+def test_tls_uses_no_private_name_that_is_not_listed():
+    """Used is what it asks for as an attribute, and what it replaces."""
+    used = set()
+    for name in ("records.pyx", "protocol.py"):
+        used |= set(re.findall(r"(?:\.|\bdef )(_[a-z]\w*)", (TLS / name).read_text()))
+    listed = set().union(*TLS_NAMES.values())
+    assert used - OURS == listed
 
 
 def test_loop_has_what_we_use():

@@ -2,21 +2,21 @@
 
 An engine stands between two byte queues, each an ssl.MemoryBIO. What the peer sent is fed into `incoming`
 (`incoming.write`), what is for the peer is taken out of `outgoing` (`outgoing.read`). The interface is a part of
-ssl.SSLObject, and an ssl.SSLObject is an engine as it stands. tls.records, which is written once for all engines, relies
-on what stands here and on nothing else that one of them does; tests/contract/test_tls_engines.py holds each to it.
+ssl.SSLObject, and an ssl.SSLObject is an engine as it stands. tls.records is written once for all engines. It relies on
+what stands here, not on what else one of them does; tests/unit/test_tls_engines.py holds each of them to it.
 
 To add a kind: a function that returns a TlsContext for its contexts and None for others, and `KINDS.append(function)`.
 """
 
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from vppaio.tls.pyopenssl import PyOpenSslContext, is_pyopenssl
 
 
 class TlsEngine(Protocol):
-    """All but the peer information may raise ssl.SSLError, ssl.SSLWantReadError where it takes more of the peer's bytes.
+    """Operations raise ssl.SSLError, which is SSLWantReadError where more of the peer's bytes are needed.
 
     What an operation has to tell the peer is in `outgoing` when it returns or raises.
     """
@@ -65,7 +65,7 @@ class TlsContext(Protocol):
 
 
 def _of_ssl(context: Any) -> TlsContext | None:
-    return context if isinstance(context, ssl.SSLContext) else None
+    return cast(TlsContext, context) if isinstance(context, ssl.SSLContext) else None
 
 
 def _of_pyopenssl(context: Any) -> TlsContext | None:

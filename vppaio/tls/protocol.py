@@ -9,11 +9,11 @@ each, and contexts of other kinds than ssl's (tls.engine).
 Below it is a transports.stream.StreamTransport, above it the transport that the protocol sees. Made by loop.
 """
 
-import asyncio
 import threading
 from typing import Any, ClassVar
 
 from vppaio.tls.engine import tls_context
+from vppaio.tls.private import StreamReader
 from vppaio.tls.records import RecordProtocol
 
 _READ_SIZE = 256 * 1024  # asyncio's
@@ -37,15 +37,16 @@ class TlsProtocol(RecordProtocol):
 
     def __init__(self, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> None:
         # None is asyncio's to fill in; of what is of no kind it makes its own complaint.
-        super().__init__(loop, app_protocol, tls_context(sslcontext) or sslcontext, *args, **kwargs)
+        context: Any = tls_context(sslcontext) or sslcontext
+        super().__init__(loop, app_protocol, context, *args, **kwargs)
         if sslcontext is not None:
             self._extra["sslcontext"] = sslcontext
         self.__dict__["max_size"] = _READ_SIZE  # what it reads
 
-    def take_back(self, reader: asyncio.StreamReader | None) -> None:
+    def take_back(self, reader: StreamReader | None) -> None:
         """A client need not wait for our answer to its STARTTLS: what the reader got behind it is the handshake's."""
-        if reader is not None and (read_ahead := reader._buffer):  # type: ignore[attr-defined]
-            self._incoming.write(read_ahead)  # type: ignore[attr-defined]
+        if reader is not None and (read_ahead := reader._buffer):
+            self._incoming.write(read_ahead)
             read_ahead.clear()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -28,6 +28,8 @@ from asyncio import sslproto
 from asyncio.log import logger
 from asyncio.sslproto import SSLProtocolState
 
+from vppaio.tls.private import SslProtocol, SslTransport
+
 cdef enum:
     MAX_RECORD = 16 * 1024  # bytes of plaintext
     LOG_THRESHOLD = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
@@ -38,7 +40,7 @@ cdef object CLOSED_STATES = (SSLProtocolState.FLUSHING, SSLProtocolState.SHUTDOW
 cdef object AGAIN = sslproto.SSLAgainErrors
 
 
-cdef class _Engine:
+cdef class _Calls:
     """What a message needs of a tls.engine.TlsEngine and its queues, looked up once."""
 
     cdef object incoming, outgoing
@@ -72,17 +74,17 @@ cdef object piece_of(data, bint at_once):
     """What an engine takes: bytes, or a view of what the caller will not change before it was taken."""
     if type(data) is bytes:
         return data
-    return view_of(data) if at_once else bytes(data if type(data) is memoryview else view_of(data))
+    return view_of(data) if at_once else bytes(view_of(data))
 
 
-cdef _Engine engine_of(protocol):
-    engine = protocol._engine
+cdef _Calls calls_of(protocol):
+    engine = protocol._calls
     if engine is None:
         raise ConnectionError("TLS: the connection is not open")
     return engine
 
 
-class SSLTransport(sslproto._SSLProtocolTransport):
+class SSLTransport(SslTransport):
     """What the protocol above sees. (Programs look for "ssl" in the name.)"""
 
     def write(self, data):
@@ -111,8 +113,8 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         self._force_close(None)
 
 
-class RecordProtocol(sslproto.SSLProtocol):
-    _engine = None
+class RecordProtocol(SslProtocol):
+    _calls = None  # while the connection is open
 
     def _get_app_transport(self):
         if self._app_transport is None:
@@ -124,14 +126,14 @@ class RecordProtocol(sslproto.SSLProtocol):
 
     def _on_handshake_complete(self, handshake_exc):
         if self._transport is not None:
-            self._engine = _Engine(self._sslobj, self._incoming, self._outgoing, self._transport)
+            self._calls = _Calls(self._sslobj, self._incoming, self._outgoing, self._transport)
         super()._on_handshake_complete(handshake_exc)
-        if self._app_reading_paused and self._engine is not None and self._outgoing.pending:
+        if self._app_reading_paused and self._calls is not None and self._outgoing.pending:
             self._process_outgoing()
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
-        self._engine = None  # holds the transport
+        self._calls = None  # holds the transport
 
     # ---- inbound ------------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class RecordProtocol(sslproto.SSLProtocol):
         if self._state is not WRAPPED:
             super().buffer_updated(nbytes)
             return
-        engine_of(self).feed(self._ssl_buffer_view[:nbytes])
+        calls_of(self).feed(self._ssl_buffer_view[:nbytes])
         self._do_read()
 
     def _do_read(self):
@@ -162,7 +164,7 @@ class RecordProtocol(sslproto.SSLProtocol):
             self._fatal_error(exc, "Fatal error on SSL protocol")
 
     def _do_read__copied(self):
-        cdef _Engine engine = engine_of(self)
+        cdef _Calls engine = calls_of(self)
         first = None
         chunks = None
         chunk = b"1"
@@ -190,7 +192,7 @@ class RecordProtocol(sslproto.SSLProtocol):
             self._start_shutdown()
 
     def _do_read__buffered(self):
-        cdef _Engine engine = engine_of(self)
+        cdef _Calls engine = calls_of(self)
         cdef Py_ssize_t offset = 0
         cdef Py_ssize_t count = 1
         cdef Py_ssize_t wants
@@ -250,7 +252,7 @@ class RecordProtocol(sslproto.SSLProtocol):
         cdef Py_ssize_t count
         try:
             try:
-                count = engine_of(self).write(data)
+                count = calls_of(self).write(data)
             except AGAIN:
                 count = 0
             if count < len(data):
@@ -264,7 +266,7 @@ class RecordProtocol(sslproto.SSLProtocol):
             self._fatal_error(exc, "Fatal error on SSL protocol")
 
     def _do_write(self):
-        cdef _Engine engine = engine_of(self)
+        cdef _Calls engine = calls_of(self)
         backlog = self._write_backlog
         cdef Py_ssize_t size, count
         try:
@@ -286,7 +288,7 @@ class RecordProtocol(sslproto.SSLProtocol):
             super()._control_app_writing()
 
     def _process_outgoing(self):
-        cdef _Engine engine = self._engine
+        cdef _Calls engine = self._calls
         if engine is None:
             super()._process_outgoing()
             return
