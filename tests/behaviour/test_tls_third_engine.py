@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_tls import Certificates, certificates
+from tests.support.certificates import Certificates
 from tests.support.sites import Site, in_thread, port_of
 from vppaio.tls import engine
 
-__all__ = ["certificates"]
 ECHOED = bytes(range(256)) * 1000
 
 
