@@ -41,6 +41,7 @@ cdef class SessionTable:
     cdef readonly int index
     cdef readonly bint lost     # the stack behind it is gone
     cdef uint32_t vep
+    cdef uint64_t turn          # of the loop, since the worker was made
     cdef list slots
     cdef list free_slots
     cdef list repeats           # sessions to be dispatched again next turn without an event

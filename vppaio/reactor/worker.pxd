@@ -12,7 +12,6 @@ cdef class Worker(SessionTable):
     cdef int next_event
     cdef list due               # sessions to be dispatched again in this turn
     cdef bint due_first         # the last turn had no time for them
-    cdef uint64_t turn
     cdef list waiting           # handlers that want on_restored
     cdef public object on_change  # called with True when the stack was lost, with False when it is back
     cdef object release

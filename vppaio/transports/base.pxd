@@ -1,17 +1,27 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from vppaio.reactor.session cimport Session, SessionHandler
 
 cdef extern from "Python.h":
     ctypedef struct PyObject
-    PyObject *PyObject_CallOneArg(object function, object argument)
+    size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    PyObject *PyObject_VectorcallMethod(object name, PyObject **arguments, size_t count, PyObject *names)
     void Py_DECREF(PyObject *)
 
 
-cdef inline bint call(object function, object argument) noexcept:
-    """False, with the exception set, if the function raised. A try block costs more than the call it guards, so only
-    what failed pays for one: see `raise_it`."""
-    cdef PyObject *result = PyObject_CallOneArg(function, argument)
+cdef inline PyObject *call_method(object target, str method, object argument) noexcept:
+    """`target.method(argument)`: NULL, with the exception set, if it raised, else a reference of the caller's own. A try
+    block costs more than the call it guards, so only what failed pays for one: see `raise_it`. The method is looked up
+    each time, as asyncio does: a protocol may assign another."""
+    cdef PyObject *arguments[3]  # the first one for the callee's use
+    arguments[1] = <PyObject *> target
+    arguments[2] = <PyObject *> argument
+    return PyObject_VectorcallMethod(method, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+
+
+cdef inline bint call(object target, str method, object argument) noexcept:
+    """The same, for what returns nothing: False if it raised."""
+    cdef PyObject *result = call_method(target, method, argument)
     if result == NULL:
         return False
     Py_DECREF(result)
@@ -19,7 +29,7 @@ cdef inline bint call(object function, object argument) noexcept:
 
 
 cdef inline int raise_it() except -1:
-    """Raise the exception that `call` left."""
+    """Raise the exception that a call left."""
     return -1
 
 
@@ -37,7 +47,10 @@ cdef class SessionTransport(SessionHandler):
     cdef Py_ssize_t low_water
     cdef bint waits             # for room in the FIFO, and is counted
     cdef int lost_writes        # 0: open; else the connection is lost, and this counts writes since
-    cdef bint started           # connection_made was called
+    cdef bint opened            # it hears of events
+    cdef uint64_t opens_at      # the worker's turn from which on it does; 0: not known yet
+    cdef uint32_t early         # events that came before
+    cdef uint64_t resumed_at    # the worker's turn in which reading was last resumed
     cdef bint paused
     cdef bint closing
     cdef bint finished          # connection_lost was called
@@ -48,6 +61,7 @@ cdef class SessionTransport(SessionHandler):
     cdef int begin(self, Session session, object loop, object protocol, object waiter, object extra, object server,
                    object sock) except -1
     cdef int on_events(self, uint32_t events) except -1
+    cdef bint is_early(self, uint32_t *events)
     cdef int on_lost(self) except -1
     cdef int on_closing(self) except -1
     cdef int _keep_names(self) except -1

@@ -1,7 +1,11 @@
 """SessionTransport: what a stream and a datagram transport have in common.
 
-Life (begin -> closing -> connection_lost, once), flow control, extra information, and the context in which the protocol is
-called. The rules are those of asyncio.selector_events._SelectorTransport and transports._FlowControlMixin.
+Life (begin -> opened -> closing -> connection_lost, once), flow control, extra information, and the context in which the
+protocol is called. The rules are those of asyncio.selector_events._SelectorTransport and transports._FlowControlMixin.
+
+asyncio introduces a transport in one turn of the loop and starts to read in the next. So a task that `connection_made`
+started, and whoever waited for the connection and then calls `set_protocol`, goes on before the first data. A session is
+watched from birth, and its events may come in any turn: those that come before the second of the two are kept for it.
 
 Base of transports.stream and transports.datagram; knows its session (reactor.session). On the loop's thread.
 """
@@ -14,6 +18,7 @@ from asyncio.futures import _set_result_unless_cancelled
 from asyncio.log import logger
 
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from libc.stdint cimport uint32_t
 
 from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 
@@ -50,22 +55,24 @@ cdef class SessionTransport(SessionHandler):
             raise
         if server is not None:
             server._attach(self)
-        loop.call_soon(self._introduce)
+        # asyncio's three, in asyncio's order.
+        loop.call_soon(protocol.connection_made, self)
+        loop.call_soon(self._start_reading)
         if waiter is not None:
-            # Only wake up the waiter when connection_made() has been called.
             loop.call_soon(_set_result_unless_cancelled, waiter, None)
         return 0
 
-    def _introduce(self):
-        """connection_made, then look at what came meanwhile."""
-        if self.finished:
-            return
-        self.started = True
-        try:
-            self.protocol.connection_made(self)
-        finally:
-            if self.session is not None:
-                self.session.again(EPOLLIN)
+    def _start_reading(self):
+        """From the next turn on."""
+        self.opens_at = self.session.worker.turn + 1
+        self.session.again(EPOLLIN)
+
+    cdef bint is_early(self, uint32_t *events):
+        """Whether `events` come before reading starts, and are kept; once it does, they become all that came."""
+        events[0] |= self.early
+        self.opened = self.opens_at != 0 and self.session.worker.turn >= self.opens_at
+        self.early = 0 if self.opened else events[0]
+        return not self.opened
 
     def __repr__(self):
         info = [type(self).__name__]
@@ -90,6 +97,8 @@ cdef class SessionTransport(SessionHandler):
 
     cdef int on_events(self, uint32_t events) except -1:
         cdef object context = self.context
+        if not self.opened and self.is_early(&events):
+            return 0
         PyContext_Enter(context)
         try:
             self.handle(events)
@@ -139,6 +148,8 @@ cdef class SessionTransport(SessionHandler):
         if self.closing or not self.paused:
             return
         self.paused = False
+        # asyncio's pause_reading cancels what this turn would have read, so it is the next one's.
+        self.resumed_at = self.session.worker.turn
         self.session.again(EPOLLIN)
         if self._loop.get_debug():
             logger.debug("%r resumes reading", self)
@@ -292,8 +303,7 @@ cdef class SessionTransport(SessionHandler):
         if not self.lost_writes:
             self.lost_writes = 1
         try:
-            if self.started:
-                self.protocol.connection_lost(exc)
+            self.protocol.connection_lost(exc)
         finally:
             self._release()
             self.protocol = None

@@ -81,7 +81,10 @@ cdef class DatagramTransport(SessionTransport):
         self.begin(session, loop, protocol, waiter, extra, None, sock)
         self.get_extra_info("sockname")  # VCL overwrites it with every datagram's
         self.peer = self.get_extra_info("peername")  # None with a remote address for broadcasts: not connected
-        if session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
+
+    def _start_reading(self):
+        SessionTransport._start_reading(self)
+        if self.session.ops.traps & VCL_TRAP_DATAGRAM_EVENTS:
             self._look_again(SUSPICIOUS_S)
 
     @property
@@ -98,7 +101,7 @@ cdef class DatagramTransport(SessionTransport):
         if events & (EPOLLERR | EPOLLHUP) and self.session.ops.traps & VCL_TRAP_DATAGRAM_DIES and self.peer:
             self.protocol.error_received(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
             self._revive()
-        elif events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP) and self.started and not self.paused:
+        elif events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP) and not self.paused:
             if self._read_ready():
                 self.looks_left = 0
             elif self.timer_delay:  # an event that brought nothing: is there an empty datagram in the way?
@@ -113,7 +116,7 @@ cdef class DatagramTransport(SessionTransport):
         cdef vcl_endpoint source
         cdef int n, rounds
         for rounds in range(READS_PER_TURN):
-            if self.paused or self.closing or session.closed:
+            if self.paused or self.closing or session.closed or session.worker.turn == self.resumed_at:
                 return rounds
             n = session.ops.session_recvfrom(session.handle, session.worker.buffer, session.worker.buffer_size, &source)
             if n == -EAGAIN or n == -ENOTCONN:
@@ -164,7 +167,7 @@ cdef class DatagramTransport(SessionTransport):
             return
         if self.backlog_size:
             self._flush()
-        if self.started and not self.paused and not self.closing and self._read_ready():
+        if not self.paused and not self.closing and self._read_ready():
             looks_left = 0
             delay = 0
         self.looks_left = max(looks_left - 1, 0)

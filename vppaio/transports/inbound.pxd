@@ -3,8 +3,6 @@ from vppaio.transports.base cimport SessionTransport
 
 cdef class InboundStream(SessionTransport):
     cdef list inbox             # received while paused, where the FIFO would not keep it (VCL_TRAP_FIN_EXPIRES)
-    cdef object get_buffer      # of a BufferedProtocol
-    cdef object on_data         # its buffer_updated, or data_received
     cdef bint buffered          # protocol is a BufferedProtocol
     cdef int last_read          # bytes of the last read that brought some
     cdef bint eof_received
@@ -21,8 +19,6 @@ cdef class InboundStream(SessionTransport):
     cdef int read_ready(self) except -1
     cdef int drain_to_inbox(self) except -1
     cdef bytes _read_large(self, size_t *room, int *n)
-    cdef int _deliver(self, object data) except -1
     cdef int _protocol_failed(self, str method) except -1
-    cdef int _buffer_updated(self, int n) except -1
     cdef int _read_buffered(self, size_t *room) except? -1
     cdef int _read_eof(self) except -1

@@ -13,12 +13,12 @@ Base of transports.stream. On the loop's thread.
 import asyncio
 from asyncio.log import logger
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 from vppaio.reactor.session cimport Session
-from vppaio.transports.base cimport Py_DECREF, PyObject, SessionTransport, call, raise_it
+from vppaio.transports.base cimport Py_DECREF, PyObject, SessionTransport, call, call_method, raise_it
 from vppaio.vcl.ops cimport EPOLLIN, VCL_TRAP_FIN_EXPIRES
 
 from vppaio.vcl.errors import os_error
@@ -26,6 +26,7 @@ from vppaio.vcl.errors import os_error
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size)
     int resize_bytes "_PyBytes_Resize" (PyObject **data, Py_ssize_t size)
+    int get_buffer "PyObject_GetBuffer" (PyObject *exporter, Py_buffer *view, int flags)
 
 cdef enum:
     LARGE_READ = 32 * 1024  # from here on a copy costs more than asking how much there is
@@ -42,9 +43,6 @@ cdef class InboundStream(SessionTransport):
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        # Bound once and not for every message, as uvloop has it, too.
-        self.get_buffer = getattr(protocol, "get_buffer", None) if self.buffered else None
-        self.on_data = getattr(protocol, "buffer_updated" if self.buffered else "data_received", None)
 
     def take_back(self, data):
         """Deliver `data`, which came before the session was ours, ahead of all else."""
@@ -61,14 +59,16 @@ cdef class InboundStream(SessionTransport):
         cdef int n, rounds = 0
         cdef size_t room
         cdef bytes data = None
+        cdef bint buffered, first
         if self.inbox is not None:
             self._empty_inbox()
             rounds = 1
         while not self.paused and not self.closing and not self.eof_received:
             session = self.session
+            buffered = self.buffered  # get_buffer may change the protocol
             if self.end_seen:
                 n = self.end_result
-            elif self.buffered:
+            elif buffered:
                 n = self._read_buffered(&room)
                 if self.closing:
                     return 0
@@ -84,17 +84,21 @@ cdef class InboundStream(SessionTransport):
                 n = -ECONNRESET  # the kernel tells it once, and it told the write
             if n > 0:
                 session.worker.n_read_bytes += n
+                first = self.last_read == 0
                 self.last_read = n
-                if self.buffered:
-                    self._buffer_updated(n)
+                if buffered:
+                    if not call(self.protocol, "buffer_updated", n):
+                        self._protocol_failed("buffer_updated")
                 else:
-                    self._deliver(data)
+                    if not call(self.protocol, "data_received", data):
+                        self._protocol_failed("data_received")
                     data = None
                 if <size_t> n < room and not self.until_blocked:
                     return 0
                 rounds += 1
-                # After a reset as asyncio does, once a turn: what the writer finds then comes before the rest.
-                if rounds == READS_PER_TURN or self.was_reset:
+                # As asyncio does, once a turn: after the first data, which may end a handshake that somebody waits for, and
+                # after a reset, since what the writer finds then comes before the rest.
+                if rounds == READS_PER_TURN or first or self.was_reset:
                     if self.session is not None:
                         self.session.again(EPOLLIN)
                     return 0
@@ -131,11 +135,6 @@ cdef class InboundStream(SessionTransport):
         Py_DECREF(raw)
         return data
 
-    cdef int _deliver(self, object data) except -1:
-        if not call(self.on_data, data):
-            self._protocol_failed("data_received")
-        return 0
-
     cdef int _protocol_failed(self, str method) except -1:
         """End the connection for the exception that is set."""
         try:
@@ -150,14 +149,15 @@ cdef class InboundStream(SessionTransport):
         """Read into the protocol's own buffer; `room` gets its size."""
         cdef Py_buffer view
         cdef int n
+        cdef PyObject *buffer = call_method(self.protocol, "get_buffer", -1)
         room[0] = 0
-        try:
-            buffer = self.get_buffer(-1)
-            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
+        if buffer == NULL:
+            self._protocol_failed("get_buffer")
+            return -EAGAIN
+        n = get_buffer(buffer, &view, PyBUF_WRITABLE)
+        Py_DECREF(buffer)  # the view holds it
+        if n < 0:
+            self._protocol_failed("get_buffer")
             return -EAGAIN
         if view.len == 0:
             PyBuffer_Release(&view)
@@ -168,11 +168,6 @@ cdef class InboundStream(SessionTransport):
         n = self.session.ops.session_read(self.session.handle, view.buf, room[0])
         PyBuffer_Release(&view)
         return n
-
-    cdef int _buffer_updated(self, int n) except -1:
-        if not call(self.on_data, n):
-            self._protocol_failed("buffer_updated")
-        return 0
 
     cdef int drain_to_inbox(self) except -1:
         """The peer has closed while reading is paused, and VPP will drop what we leave in the FIFO in 2 s (CLOSE_WAIT):
@@ -201,7 +196,8 @@ cdef class InboundStream(SessionTransport):
         while self.inbox and not self.paused and not self.closing:
             data = self.inbox.pop(0)
             if not self.buffered:
-                self._deliver(data)
+                if not call(self.protocol, "data_received", data):
+                    self._protocol_failed("data_received")
             elif rest := self._feed_buffered(data):
                 self.inbox.insert(0, rest)
         if not self.inbox:

@@ -84,16 +84,8 @@ cdef class Listener(SessionHandler):
                 return 0
             session = self.session.accept(&peer, &error)
             if session is not None:
-                try:
-                    self.on_connection(session, address_of(&peer))
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as exc:
-                    session.close()
-                    self.loop.call_exception_handler({
-                        "message": "Error on transport creation for incoming connection",
-                        "exception": exc,
-                    })
+                # In the next turn, as asyncio, which makes a task for it.
+                self.loop.call_soon(self._introduce, session, address_of(&peer))
             elif error == -EAGAIN:
                 return 0
             elif error != -ECONNABORTED:
@@ -101,6 +93,21 @@ cdef class Listener(SessionHandler):
         # The backlog was used up, so there may be more: next turn.
         self.session.again(EPOLLIN)
         return 0
+
+    def _introduce(self, Session session, peer):
+        if session.worker.lost:
+            session.close()  # meanwhile, and nobody has heard of it yet
+            return
+        try:
+            self.on_connection(session, peer)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            session.close()
+            self.loop.call_exception_handler({
+                "message": "Error on transport creation for incoming connection",
+                "exception": exc,
+            })
 
     def _refused(self, exc):
         """Accepting failed: out of resources, wait for some; anything else is news."""

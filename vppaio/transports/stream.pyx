@@ -95,11 +95,10 @@ cdef class StreamTransport(InboundStream):
             self.until_blocked = True
         if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
             self.pseudo.set_readable(True)
-        if not self.started:
-            return 0
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             if not self.paused:
-                self.read_ready()
+                if self.session.worker.turn != self.resumed_at:
+                    self.read_ready()
             elif self.hang_up and self.session is not None and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
                 self.drain_to_inbox()
         # After reading, as asyncio does. An error wakes the writer too: a paused reader would not find it.
@@ -441,6 +440,5 @@ cdef class StreamTransport(InboundStream):
         try:
             InboundStream._call_connection_lost(self, exc)
         finally:
-            self.get_buffer = self.on_data = None  # each holds the protocol
             if self.empty_waiter is not None and not self.empty_waiter.done():
                 self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
