@@ -53,7 +53,8 @@ class _Crowd:
 
 _crowds: weakref.WeakKeyDictionary[SessionTable, _Crowd] = weakref.WeakKeyDictionary()
 _ANY: Final = tuple(map(ipaddress.ip_address, ("0.0.0.0", "::", "::ffff:0.0.0.0")))
-_own_addresses: weakref.WeakKeyDictionary[SessionTable, set[str]] = weakref.WeakKeyDictionary()
+_OWN_FOR_S: Final = 10.0  # an address may be taken from VPP's interface
+_own_addresses: weakref.WeakKeyDictionary[SessionTable, dict[str, float]] = weakref.WeakKeyDictionary()  # seen then
 
 
 async def connect_sock(
@@ -92,16 +93,18 @@ def _bind_local(sock: SessionSocket, family: int, local_addr_infos: Any, errors:
 
 def _require_source(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
     """VPP connects from any address it is told, and hears no answer to one that is not its own: 66 s of silence. Only
-    listen compares, so listen there for a moment (up to 0.1 s), once per address and worker. That VPP listens at an
-    address of the host stack's, such as 127.0.0.1, does not mean that it can be reached there.
+    listen compares, so listen there for a moment (up to 0.1 s), once in a while per address and worker. That VPP listens at
+    an address of the host stack's, such as 127.0.0.1, does not mean that it can be reached there.
 
     Raises:
         OSError: EADDRNOTAVAIL, naming the address.
     """
     host = sock.getsockname()[0]
-    known: set[str] = _own_addresses.setdefault(sock.worker, set())
-    if host in known or ipaddress.ip_address(host.partition("%")[0]) in _ANY:
+    known: dict[str, float] = _own_addresses.setdefault(sock.worker, {})
+    now = time.monotonic()
+    if now - known.get(host, -math.inf) < _OWN_FOR_S or ipaddress.ip_address(host.partition("%")[0]) in _ANY:
         return
+    known.pop(host, None)
     if loop._stacks.stack_for(host) != "vpp":
         raise OSError(
             errno.EADDRNOTAVAIL,
@@ -119,7 +122,7 @@ def _require_source(loop: "EventLoop", sock: SessionSocket, address: Any) -> Non
         raise OSError(exc.errno, f"cannot connect from {host} to {address}: VPP has no such address, {cure}") from None
     finally:
         probe.close()
-    known.add(host)
+    known[host] = now
 
 
 async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:

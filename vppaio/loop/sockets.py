@@ -7,7 +7,10 @@ address, and the kernel socket is kept, unused, and closed together with it. `Co
 """
 
 import asyncio
+import io
+import os
 import socket
+import stat
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -208,6 +211,17 @@ def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Coroutine[An
     check_ssl_socket(sock)
     _check_non_blocking(loop, sock)
     return _on_kernel_socket(loop, name, sock, args) if made is None else _on_session(loop, name, made, args)
+
+
+def as_native(file: Any, offset: int) -> None:
+    """The kernel's sendfile begins at `offset`. asyncio's fallback begins where the file stands, if that is 0: so let
+    files that the kernel would take stand there, because for a session the fallback is all there is."""
+    try:
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, io.UnsupportedOperation):
+        return
+    if regular and not offset:
+        file.seek(0)
 
 
 async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:

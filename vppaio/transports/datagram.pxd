@@ -11,8 +11,9 @@ cdef class DatagramTransport(SessionTransport):
     cdef double timer_delay
     cdef int looks_left         # at the short delay, since an event brought nothing
     cdef bint reviving          # VPP: a connected session died and its successor is connecting
+    cdef bint is_ip4
     cdef vcl_endpoint from_endpoint, to_endpoint
-    cdef object from_address, to_address   # the tuples of the two above: datagrams come in rows
+    cdef object from_address, to_address   # the tuples of the two above, the second if it was numeric
 
     cdef int handle(self, uint32_t events) except -1
     cdef int _read_ready(self) except -1

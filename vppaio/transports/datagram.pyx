@@ -42,6 +42,7 @@ from vppaio.vcl.ops cimport (
     vcl_endpoint,
 )
 
+from vppaio.transports import destination
 from vppaio.vcl.errors import os_error
 
 cdef enum:
@@ -55,6 +56,11 @@ cdef double SUSPICIOUS_S = 0.01  # after an event that brought nothing
 cdef double IDLE_S = 1.0
 cdef int SUSPICIOUS_LOOKS = 200
 cdef bint SENDS_EMPTY = sys.version_info >= (3, 13)
+
+
+cdef inline bint _is_plain(object address) except -1:
+    """Whether it is what most addresses are: a pair of text and number, which nobody can change or replace by equals."""
+    return type(address) is tuple and len(address) == 2 and type(address[0]) is str and type(address[1]) is int
 
 
 class _Facade(asyncio.transports._FlowControlMixin, asyncio.DatagramTransport):
@@ -79,7 +85,8 @@ cdef class DatagramTransport(SessionTransport):
     def __cinit__(self, loop, Session session, protocol, address=None, waiter=None, extra=None, sock=None):
         self.remote = address
         self.begin(session, loop, protocol, waiter, extra, None, sock)
-        self.get_extra_info("sockname")  # VCL overwrites it with every datagram's
+        name = self.get_extra_info("sockname")  # now: VCL overwrites it with every datagram's
+        self.is_ip4 = name is None or len(name) == 2
         self.peer = self.get_extra_info("peername")  # None with a remote address for broadcasts: not connected
 
     def _start_reading(self):
@@ -220,18 +227,15 @@ cdef class DatagramTransport(SessionTransport):
         cdef int n
         if self.peer:
             address = None  # as asyncio, which calls send then
-        to = NULL if address is None else &self.to_endpoint
-        if address is None and not self.peer:
-            n = -errno.EDESTADDRREQ
+        to = NULL if self.peer else &self.to_endpoint
+        if not self.peer and self._resolve(address) < 0:
+            return -1
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        if would_be_split(session, view.len, to):
+            n = -EMSGSIZE
         else:
-            if address is not None and self._resolve(address) < 0:
-                return -1
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            if would_be_split(session, view.len, to):
-                n = -EMSGSIZE
-            else:
-                n = session.ops.session_sendto(session.handle, view.buf, <size_t> view.len, to)
-            PyBuffer_Release(&view)
+            n = session.ops.session_sendto(session.handle, view.buf, <size_t> view.len, to)
+        PyBuffer_Release(&view)
         if n >= 0:
             session.worker.n_written_bytes += n
             return -1
@@ -242,26 +246,25 @@ cdef class DatagramTransport(SessionTransport):
         return -1
 
     cdef int _resolve(self, object address) except -1:
-        """Fill `to_endpoint`; -1 without exception if the error went to the protocol."""
-        if address is self.to_address or address == self.to_address:
+        """Fill `to_endpoint`; -2 if that failed, and was told."""
+        if address is self.to_address or _is_plain(address) and address == self.to_address:
+            return 0
+        self.to_address = None
+        if (_is_plain(address) and 0 <= address[1] <= 65535 and fill_endpoint(&self.to_endpoint, address[0], address[1], 0)
+                and self.to_endpoint.is_ip4 == self.is_ip4):
+            self.to_address = address  # datagrams come in rows; a name is looked up for each of them
             return 0
         try:
-            host, port, *rest = address
-            if host == "<broadcast>":
-                host = "255.255.255.255"
-            if not fill_endpoint(&self.to_endpoint, host, port, rest[1] if len(rest) > 1 else 0):
-                # As socket.sendto does, and as blocking: names belong into create_datagram_endpoint.
-                family = socket.AF_INET if len(self.get_extra_info("sockname")) == 2 else socket.AF_INET6
-                info = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)[0]
-                fill_endpoint(&self.to_endpoint, info[4][0], port, 0)
-            self.to_address = address
+            host, port, scope = destination.numeric(address, socket.AF_INET if self.is_ip4 else socket.AF_INET6)
+            fill_endpoint(&self.to_endpoint, host, port, scope)
         except OSError as exc:
-            self.to_address = None
             self.protocol.error_received(exc)
             return -2
-        except (TypeError, ValueError):
-            self.to_address = None
-            raise TypeError(f"address must be a (host, port) tuple, not {address!r}") from None
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal write error on datagram transport")
+            return -2
         return 0
 
     cdef int _flush(self) except -1:

@@ -149,8 +149,19 @@ cdef class InboundStream(SessionTransport):
         """Read into the protocol's own buffer; `room` gets its size."""
         cdef Py_buffer view
         cdef int n
-        cdef PyObject *buffer = call_method(self.protocol, "get_buffer", -1)
+        cdef PyObject *buffer
+        cdef Session session = self.session
         room[0] = 0
+        if self.until_blocked and not self.hang_up and session.ops.session_readable(session.handle) == 0:
+            # Most likely there is nothing, and then nobody is to be asked for a buffer.
+            n = session.ops.session_read(session.handle, session.worker.buffer, session.worker.buffer_size)
+            if n > 0:
+                session.worker.n_read_bytes += n
+                self.inbox = [PyBytes_FromStringAndSize(session.worker.buffer, n)]
+                session.again(EPOLLIN)
+                n = -EAGAIN
+            return n
+        buffer = call_method(self.protocol, "get_buffer", -1)
         if buffer == NULL:
             self._protocol_failed("get_buffer")
             return -EAGAIN
@@ -165,7 +176,7 @@ cdef class InboundStream(SessionTransport):
                               "Fatal error: protocol.get_buffer() call failed.")
             return -EAGAIN
         room[0] = <size_t> view.len
-        n = self.session.ops.session_read(self.session.handle, view.buf, room[0])
+        n = session.ops.session_read(session.handle, view.buf, room[0])
         PyBuffer_Release(&view)
         return n
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vppaio.reactor.session import TCP, UDP, Session, SessionTable
+from vppaio.transports import destination
 from vppaio.transports.socketio import SocketIO
 
 # vcl_ops.h
@@ -265,6 +266,9 @@ class SessionSocket:
         return self.io.send(data)
 
     def sendto(self, data: Any, address: tuple[Any, ...] | None) -> int:
+        if address is not None:
+            host, port, scope = destination.numeric(address, self.family)
+            address = (host, port, 0, scope)
         if self.type == socket.SOCK_DGRAM and self._bound is None and self._session is None:
             # VCL destroys an unbound session that sends; the kernel binds it on the fly, and so do we.
             mapped = address is not None and str(address[0]).lower().startswith("::ffff:")

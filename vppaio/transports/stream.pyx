@@ -77,7 +77,8 @@ cdef class StreamTransport(InboundStream):
     max_size = 256 * 1024
 
     def __cinit__(self, loop, Session session, protocol, waiter=None, extra=None, server=None, sock=None):
-        self.until_blocked = True
+        # Where the first look at a fresh session tells all, as the kernel's does, nothing can have come before it.
+        self.until_blocked = session.watched or session.ops.traps != 0
         self.begin(session, loop, protocol, waiter, extra, server, sock)
 
     @property
@@ -88,9 +89,13 @@ cdef class StreamTransport(InboundStream):
 
     cdef int handle(self, uint32_t events) except -1:
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-            self.hang_up = self.until_blocked = True
-            if events & EPOLLERR:
-                self.was_reset = True
+            self.until_blocked = True
+            # EPOLLERR alone is no end: the kernel tells so, too, of what waits in a socket's error queue (timestamps,
+            # MSG_ZEROCOPY) and of errors that pass (IP_RECVERR); a read finds those.
+            if events & (EPOLLRDHUP | EPOLLHUP) or self.write_error:
+                self.hang_up = True
+                if events & EPOLLERR and (events & EPOLLHUP or self.write_error):
+                    self.was_reset = True
         if events & EPOLLPRI:
             self.until_blocked = True
         if self.pseudo is not None and (self.hang_up or self.paused and events & EPOLLIN):
