@@ -238,9 +238,9 @@ def test_no_name_keeps_its_first_address(monkeypatch: pytest.MonkeyPatch, family
 
 
 HOSTS: Final[tuple[Any, ...]] = (
-    "127.0.0.1", "127.1", "", "localhost", b"127.0.0.1", bytearray(b"127.0.0.1"), "::1", "::", "::ffff:127.0.0.1", "fe80::1",
-    "no.such.name.invalid", "256.0.0.1", "1", "\u00e9.invalid", "a\0b", "x" * 300, None, 1, ("127.0.0.1",), "<broadcast>",
-    "255.255.255.255", " 127.0.0.1", "127.0.0.1 ", "[::1]", "127.0.0.1:9",
+    "127.0.0.1", "127.1", "", "localhost", b"127.0.0.1", bytearray(b"127.0.0.1"), "::1", "::", "::ffff:127.0.0.1",
+    "fe80::1", "no.such.name.invalid", "256.0.0.1", "1", "\u00e9.invalid", "a\0b", "x" * 300, None, 1, ("127.0.0.1",),
+    "<broadcast>", "255.255.255.255", " 127.0.0.1", "127.0.0.1 ", "[::1]", "127.0.0.1:9",
 )  # fmt: skip
 PORTS: Final[tuple[Any, ...]] = (9, 0, -1, 65535, 65536, 1 << 40, "9", None, 9.0, True)
 TUPLES: Final[tuple[Any, ...]] = (

@@ -247,8 +247,9 @@ cdef class DatagramTransport(SessionTransport):
 
     cdef int _resolve(self, object address) except -1:
         """Fill `to_endpoint`; -2 if that failed, and was told."""
-        if address is self.to_address or _is_plain(address) and address == self.to_address:
-            return 0
+        if self.to_address is not None:
+            if address is self.to_address or _is_plain(address) and address == self.to_address:
+                return 0
         self.to_address = None
         if (_is_plain(address) and 0 <= address[1] <= 65535 and fill_endpoint(&self.to_endpoint, address[0], address[1], 0)
                 and self.to_endpoint.is_ip4 == self.is_ip4):

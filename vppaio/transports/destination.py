@@ -28,7 +28,8 @@ def numeric(address: Any, family: int) -> tuple[str, int, int]:
         raise TypeError(f"{name} address must be {shape}")
     host = _text(address[0])
     port, flow, scope = (operator.index(number) for number in (*address[1:], 0, 0)[:3])
-    ip = _ip(host, family)
+    # What is no C int fails before the name is looked up, the rest behind it.
+    ip = _ip(host, family) if -(1 << 31) <= port < 1 << 31 else ""
     if not 0 <= port <= 0xFFFF:
         raise OverflowError("sendto(): port must be 0-65535.")
     if not 0 <= flow <= 0xFFFFF:
