@@ -1,4 +1,4 @@
-"""Errors that are none: the kernel says EPOLLERR also of what waits in a socket's error queue, and no connection ends of it.
+"""Errors that are none: the kernel says EPOLLERR also of what waits in a socket's error queue, and no connection ends.
 
 On the kernel's stack; VPP's sessions have no error queue.
 """

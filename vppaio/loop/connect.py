@@ -93,8 +93,8 @@ def _bind_local(sock: SessionSocket, family: int, local_addr_infos: Any, errors:
 
 def _require_source(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
     """VPP connects from any address it is told, and hears no answer to one that is not its own: 66 s of silence. Only
-    listen compares, so listen there for a moment (up to 0.1 s), once in a while per address and worker. That VPP listens at
-    an address of the host stack's, such as 127.0.0.1, does not mean that it can be reached there.
+    listen compares, so listen there for a moment (up to 0.1 s), once in a while per address and worker. That VPP
+    listens at an address of the host stack's, such as 127.0.0.1, does not mean that it can be reached there.
 
     Raises:
         OSError: EADDRNOTAVAIL, naming the address.
