@@ -10,6 +10,7 @@ Imported by everybody; touches neither VPP nor the network.
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -164,4 +165,4 @@ SETTINGS: Final = settings_of(Config)
 # Settings that are in vcl.conf's hands once the user names one.
 IN_VCL_CONFIG: Final = tuple(name for name, own in SETTINGS.items() if own.vcl_keys)
 if Config.__doc__ is not None:  # python -OO
-    Config.__doc__ = Config.__doc__.replace("    Raises:", f"{describe(SETTINGS)}\n    Raises:")
+    Config.__doc__ = inspect.cleandoc(Config.__doc__).replace("Raises:", f"{describe(SETTINGS)}\nRaises:")

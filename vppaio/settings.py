@@ -298,7 +298,7 @@ def settings_of(cls: Callable[..., Any]) -> dict[str, Setting]:
 
 
 def describe(settings: dict[str, Setting]) -> str:
-    """The "Args:" of a docstring."""
+    """The "Args:" of a docstring that is not indented."""
     lines = [f"{s.name}: {s.meaning}{f'; in {s.unit}' if s.unit else ''}." for s in settings.values()]
-    wrapped = (textwrap.fill(line, 110, initial_indent=" " * 8, subsequent_indent=" " * 12) for line in lines)
-    return "\n".join(("    Args:", *wrapped, ""))
+    wrapped = (textwrap.fill(line, 110, initial_indent=" " * 4, subsequent_indent=" " * 8) for line in lines)
+    return "\n".join(("Args:", *wrapped, ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_sizes_and_times_have_a_unit():
 
 def test_docstring_has_every_setting():
     for name, setting in SETTINGS.items():
-        described = re.search(rf"^        {name}: (.*(\n            .*)*)", Config.__doc__ or "", re.MULTILINE)
+        described = re.search(rf"^    {name}: (.*(\n        .*)*)", inspect.getdoc(Config) or "", re.MULTILINE)
         assert described is not None, name
         assert setting.meaning in " ".join(described[1].split())
 

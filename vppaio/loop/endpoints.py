@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vppaio.loop.connect import sock_connect
-from vppaio.loop.private import SelectorLoop
 from vppaio.loop.sockets import adopt_bound
+from vppaio.private import SelectorLoop
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar, cast
 
 from vppaio.config import Config
 from vppaio.loop import connect, endpoints, registry, serve, sockets
-from vppaio.loop.private import SelectorLoop
 from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import StackEvent, Stacks
+from vppaio.private import SelectorLoop
 from vppaio.reactor.poller import Selector
 from vppaio.reactor.session import Session
 from vppaio.tls.protocol import TlsProtocol

@@ -25,8 +25,8 @@ from socket import (
 )
 from typing import TYPE_CHECKING, Any, cast
 
-from vppaio.loop.private import BaseServer, SelectorLoop
 from vppaio.loop.sockets import adopt_bound
+from vppaio.private import BaseServer, SelectorLoop
 from vppaio.reactor.session import Session
 from vppaio.transports.listener import Listener
 from vppaio.transports.pseudosocket import SessionSocket

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from vppaio.loop import connect
-from vppaio.loop.private import SelectorLoop, check_ssl_socket
+from vppaio.private import SelectorLoop, check_ssl_socket
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.socketio import READABLE, WRITABLE
 from vppaio.transports.stream import StreamTransport

@@ -12,8 +12,8 @@ Below it is a transports.stream.StreamTransport, above it the transport that the
 import threading
 from typing import Any, ClassVar
 
+from vppaio.private import StreamReader
 from vppaio.tls.engine import tls_context
-from vppaio.tls.private import StreamReader
 from vppaio.tls.records import RecordProtocol
 
 _READ_SIZE = 256 * 1024  # asyncio's

@@ -1,3 +1,3 @@
-from vppaio.tls.private import SslProtocol
+from vppaio.private import SslProtocol
 
 class RecordProtocol(SslProtocol): ...

@@ -28,7 +28,7 @@ from asyncio import sslproto
 from asyncio.log import logger
 from asyncio.sslproto import SSLProtocolState
 
-from vppaio.tls.private import SslProtocol, SslTransport
+from vppaio.private import SslProtocol, SslTransport
 
 cdef enum:
     MAX_RECORD = 16 * 1024  # bytes of plaintext
