@@ -7,6 +7,11 @@ for the numbers, and benchmarks.soak_client on the kernel's side for the mix: TL
 half-finished transfers and aborts. Each second the service tells its memory. The run is good if no answer was wrong,
 nobody died, and the memory after the warm-up (a fifth of the time) stays flat.
 
+With `--trouble SEED` the service's limits (descriptors, address space) go down and up at random meanwhile, and VPP
+stops, crawls, or is killed and started again (testbed.trouble). Then connections may fail, at either end, and what
+arrives must be right all the same. load.c is an application of VPP's itself and does not outlive it, so the mix is all
+there is then.
+
 That is the service's own memory and VCL's heap. What it shares with VPP grows for some minutes and then stays (85.1 MiB
 after 170 s, 85.4 after 230): the ring of its control messages, 8 MiB, is touched once around, and a listener's segment
 keeps the most that its connections had at once (224 to 391 in VPP, which has those that end, for 71 here), since freed
@@ -25,17 +30,23 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import native
 from benchmarks.run import Failed, Server, last_line
 from benchmarks.scale import Place, place_of
+from testbed.trouble import Trouble
 from vppaio.config import Config
 from vppaio.vcl import application, probe, vclconf
 
 CONNECTIONS: Final = 64
 MESSAGE: Final = 256  # bytes
+LONGEST_S: Final = 4.0  # of a piece of trouble, and between two
+SPARE_MIB: Final = 32  # for Python's own memory, when address space is short
+# What the service's exception handler may hear in trouble.
+OF_TROUBLE: Final = ("socket.accept() out of system resource", "Error on transport creation", "SSL handshake failed")
 CHUNK_S: Final = 30.0  # of one run of load.c; it comes and goes as applications do
 WARM_UP: Final = 0.2  # of the time
 WATCHED: Final = {
@@ -49,7 +60,7 @@ FLAT_MIB: Final = 2.0  # a page cache, a dictionary that grows once
 
 
 class Load(threading.Thread):
-    """Runs load.c again and again."""
+    """Runs load.c again and again; not at all in trouble."""
 
     def __init__(self, place: Place, program: str, port: int, seconds: float, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -140,30 +151,39 @@ def soak(o: argparse.Namespace, folder: Path) -> bool:
         )
         last.callback(service.stop)
         mix = Server(
-            place.client([sys.executable, "-m", "benchmarks.soak_client", *arguments]),
+            place.client(
+                [sys.executable, "-m", "benchmarks.soak_client", *arguments, *(["--trouble"] * (o.trouble is not None))]
+            ),
             dict(os.environ),
             folder / "mix.log",
         )
         last.callback(mix.stop)
-        load = Load(place, program, int(ports["echo"]), o.seconds, folder)
+        load = Load(place, program, int(ports["echo"]), 0 if o.trouble is not None else o.seconds, folder)
         load.start()
+        trouble = None
+        if o.trouble is not None:
+            trouble = Trouble(place.vpp, service.process.pid, o.trouble, longest=LONGEST_S, spare=SPARE_MIB)
+            last.enter_context(trouble)
         samples, began, latest = Samples(), time.monotonic(), {"mixed": 0, "wrong": []}
         before = (began, 0)
         failure = ""
+        told: dict[str, Any] = {}
         while time.monotonic() - began < o.seconds and not failure:
             time.sleep(1.0)
             service.say("?")
-            told: dict[str, Any] = json.loads(service.next_line(60))
+            told = json.loads(service.next_line(60))
             mix.say("?")
             latest = json.loads(mix.next_line(60))
             now = time.monotonic()
             messages = told["messages"]
             row = {"seconds": now - began, "rate": (messages - before[1]) / (now - before[0])}
             before = (now, messages)
-            row |= {name: told[name] for name in ("rss_mib", "shared_mib", "heap_mib", "sessions")}
-            row["vpp_mib"] = place.resident_mib() if place.vpp else 0.0
+            row |= {"vpp_mib": 0.0} | {name: told[name] for name in ("rss_mib", "shared_mib", "heap_mib", "sessions")}
+            with contextlib.suppress(OSError):  # it may be down
+                row["vpp_mib"] = place.resident_mib() if place.vpp else 0.0
             samples.take(row)
-            failure = load.failure or "; ".join(latest["wrong"][:3]) or "; ".join(told["errors"][:3])
+            complaints = [text for text in told["errors"] if trouble is None or not text.startswith(OF_TROUBLE)]
+            failure = load.failure or "; ".join(latest["wrong"][:3]) or "; ".join(complaints[:3])
             if len(samples.rows) % o.every == 0:
                 print(
                     f"{row['seconds']:6.0f} s  {row['rate'] / 1e3:7.1f} k messages/s  service {row['rss_mib']:7.1f} MiB"
@@ -173,6 +193,9 @@ def soak(o: argparse.Namespace, folder: Path) -> bool:
                 )
         load.join(CHUNK_S + 20)
         failure = failure or load.failure
+        if trouble is not None:
+            trouble.end()
+            print(f"trouble: {dict(trouble.counts)}; the service reported {Counter(told['errors']).most_common(5)}")
         if place.vpp and place.vpp.crashed():
             failure = f"VPP crashed: {place.vpp.log_tail()}"
     verdict(samples, load.operations, latest, failure)
@@ -203,8 +226,11 @@ def main() -> int:
     parser.add_argument("--stack", choices=("host", "vpp"), default="vpp")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--every", type=int, default=10, help="seconds between two lines")
+    parser.add_argument("--trouble", type=int, metavar="SEED", help="limits, stops and deaths of VPP, on VPP only")
     parser.add_argument("--chart", help="PNG file for memory and rate; needs matplotlib")
     o = parser.parse_args()
+    if o.trouble is not None and o.stack != "vpp":
+        parser.error("--trouble: on VPP only")
     try:
         with tempfile.TemporaryDirectory(prefix="vppaio-soak-") as folder:
             return 0 if soak(o, Path(folder)) else 1

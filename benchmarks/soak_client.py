@@ -19,6 +19,8 @@ import aiohttp
 from benchmarks.soak_service import arguments
 
 PATIENCE_S: Final = 30.0
+PATIENCE_IN_TROUBLE_S: Final = 5.0
+FAILURES: Final = (OSError, EOFError, TimeoutError, aiohttp.ClientError)  # of connections, and not of content
 _kinds: collections.Counter[str] = collections.Counter()
 _wrong: list[str] = []
 
@@ -77,18 +79,20 @@ async def http(session: aiohttp.ClientSession, address: str, port: int) -> None:
         assert await response.read() == data[::-1], "wrong answer"
 
 
-async def keep_doing(kind: str, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def keep_doing(kind: str, act: Callable[[], Coroutine[Any, Any, None]], in_trouble: bool) -> None:
     while True:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(PATIENCE_IN_TROUBLE_S if in_trouble else PATIENCE_S):
                 await act()
             _kinds[kind] += 1
         except ConnectionResetError:
-            if kind != "abort":
+            if kind != "abort" and not in_trouble:
                 raise
         except Exception as error:
-            _wrong.append(f"{kind}: {error!r}")
-            return
+            if not (in_trouble and isinstance(error, FAILURES)):
+                _wrong.append(f"{kind}: {error!r}")
+                return
+            _kinds[f"{kind} {type(error).__name__}"] += 1
         await asyncio.sleep(0.01)
 
 
@@ -105,7 +109,7 @@ async def mix(o: argparse.Namespace) -> None:
         "udp": lambda: datagram(o.address, o.udp),
         "http": lambda: http(session, o.address, o.http),
     }
-    tasks = [asyncio.create_task(keep_doing(kind, act)) for kind, act in acts.items()]
+    tasks = [asyncio.create_task(keep_doing(kind, act, o.trouble)) for kind, act in acts.items()]
     print("ready", flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
         _wrong.extend(repr(task.exception()) for task in tasks if task.done() and task.exception())

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import ssl
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from vppaio.vcl import application
 MIB: Final = 1 << 20
 _messages = 0
 _errors: list[str] = []
+_status: Final = os.open("/proc/self/status", os.O_RDONLY)
 
 
 class Echo(asyncio.Protocol):
@@ -56,7 +57,8 @@ async def answer(request: web.Request) -> web.Response:
 
 def about(loop: Any, heap_at_start: int) -> str:
     stacks = loop.statistics()["stacks"]
-    lines = Path("/proc/self/status").read_text().splitlines()
+    # Held open: there may be no descriptor just now.
+    lines = os.pread(_status, 65536, 0).decode().splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Rss")}
     return json.dumps(
         {
@@ -97,6 +99,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, required=True, metavar="PORT")
     parser.add_argument("--address", required=True)
     parser.add_argument("--certificate", required=True)
+    parser.add_argument("--trouble", action="store_true", help="connections may fail")
     return parser.parse_args()
 
 

@@ -196,6 +196,11 @@ class VppInstance:
             self._process.kill()
             self._process.wait()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """SIGSTOP makes it hang, SIGCONT go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def restart(self) -> None:
         """`stop`, if it still runs, and `start` with the same sockets and addresses."""
         self.stop()

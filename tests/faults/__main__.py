@@ -1,4 +1,4 @@
-"""python -m tests.faults --stack fake|host|vpp [--seeds N] [--first S] [--jobs J]: many runs with trouble.
+"""python -m tests.faults --stack fake|host|vpp|limits [--seeds N] [--first S] [--jobs J]: many runs with trouble.
 
 Prints every seed that failed, and ends with status 1 if there was one.
 """
@@ -20,7 +20,7 @@ from tests.faults.simulation import Failed, run
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--stack", choices=("fake", "host", "vpp"), default="fake")
+    parser.add_argument("--stack", choices=("fake", "host", "vpp", "limits"), default="fake")
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")

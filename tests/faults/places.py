@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from testbed.trouble import Trouble
 from testbed.vppinstance import VppInstance
 from tests.fakes.vcl import VPP_TRAPS, FakeVcl
 from tests.faults.table import Faults
@@ -157,3 +159,38 @@ class VppPlace(Place):
             sock.close()
             raise
         return await loop.create_connection(factory, sock=sock)
+
+
+class _Limited(Faults):
+    """And limits around the process."""
+
+    trouble: Trouble
+
+    def end(self) -> None:
+        super().end()
+        self.trouble.end()
+
+    def counts(self) -> dict[str, int]:
+        return super().counts() | self.trouble.counts
+
+
+class LimitedPlace(VppPlace):
+    """VPP, in a process whose limits go up and down, or beside a VPP that stops now and then, or crawls; one kind a
+    run. The peers are in this process, too, and may fail as well."""
+
+    kinds = ("descriptors", "memory", "stopped", "slow")
+
+    def __init__(self, vpp: VppInstance) -> None:
+        super().__init__(vpp)
+        self._vpp = vpp
+
+    @contextlib.contextmanager
+    def troubled(self, seed: int, rates: dict[str, float]) -> Iterator[Faults]:
+        self._serves = seed % 2 == 0
+        kind = self.kinds[seed // 2 % len(self.kinds)]
+        faults = _Limited(application.vpp_ops_address(), seed, rates)
+        with (
+            mock.patch.object(application, "vpp_ops_address", return_value=faults.address),
+            Trouble(self._vpp, os.getpid(), seed, [kind], longest=0.02) as faults.trouble,
+        ):
+            yield faults

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from testbed.vppinstance import VppInstance
-from tests.faults.places import AdoptingPlace, FakePlace, HostPlace, Place, VppPlace
+from tests.faults.places import AdoptingPlace, FakePlace, HostPlace, LimitedPlace, Place, VppPlace
 
 _CONNECT: Final = "epoll_ctl without memory: the session of a connect waited for ever as an orphan nobody could tell"
 _TRANSPORT: Final = "epoll_ctl without memory: the session of a transport that could not be made stayed open"
@@ -50,7 +50,8 @@ def places(stack: str, vpp: VppInstance | None = None) -> Iterator[Callable[[int
             host = (HostPlace(), AdoptingPlace())
             yield lambda seed: host[seed % 2]
         else:
-            on_vpp = VppPlace(vpp or closing.enter_context(VppInstance()))
+            vpp = vpp or closing.enter_context(VppInstance())
+            on_vpp = LimitedPlace(vpp) if stack == "limits" else VppPlace(vpp)
             yield lambda seed: on_vpp
 
 

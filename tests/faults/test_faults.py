@@ -20,7 +20,7 @@ from tests.faults.table import KINDS, Faults
 from tests.support.driver import NOW, PARKED, Worker
 from vppaio.vcl._vcl import ffi
 
-SEEDS = {"fake": 300, "host": 200, "vpp": 100}
+SEEDS = {"fake": 300, "host": 200, "vpp": 100, "limits": 100}
 
 
 def play(stack: str, seeds: Iterable[int], vpp: VppInstance | None = None) -> Counter[str]:
@@ -45,6 +45,14 @@ def test_bytes_stay_right_and_everything_ends(stack: str) -> None:
 def test_bytes_stay_right_and_everything_ends_on_vpp(vpp_instance: VppInstance) -> None:
     before = [seed for stack, seed in REGRESSIONS if stack == "vpp"]
     assert play("vpp", [*before, *range(SEEDS["vpp"])], vpp_instance)["complete"] > SEEDS["vpp"]
+
+
+@pytest.mark.vpp
+@pytest.mark.timeout(120)
+def test_bytes_stay_right_and_everything_ends_under_limits(vpp_instance: VppInstance) -> None:
+    outcome = play("limits", range(SEEDS["limits"]), vpp_instance)
+    assert {"descriptors", "memory", "stopped", "slow"} <= set(outcome)
+    assert outcome["complete"] > SEEDS["limits"]
 
 
 @pytest.mark.parametrize("reason", sorted(set(REGRESSIONS.values())))

@@ -157,7 +157,12 @@ class EventLoop(Scheduler, SelectorLoop):
 
     def _connect_sock(self, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> Any:
         # No coroutine of its own: its frame, with `exceptions`, would be in their tracebacks, and in a cycle with them.
-        if self._stacks.stack_for(addr_info[4][0]) == "host":
+        try:
+            stack = self._stacks.stack_for(addr_info[4][0])
+        except OSError as exc:  # from the attach, in the first network call
+            exceptions.append([exc])
+            raise
+        if stack == "host":
             return super()._connect_sock(exceptions, addr_info, local_addr_infos)
         return connect.connect_sock(self, exceptions, addr_info, local_addr_infos)
 

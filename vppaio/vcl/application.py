@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vppaio.config import IN_VCL_CONFIG, Config
-from vppaio.vcl import probe, vclconf
+from vppaio.vcl import probe, room, vclconf
 from vppaio.vcl._vcl import ffi, lib
-from vppaio.vcl.errors import Unusable
+from vppaio.vcl.errors import Unusable, os_error
 
 LIBRARY_VARIABLE: Final = "VPPAIO_LIBVPPCOM"
 INSTALL: Final = "install VPP's packages, see docs/guide.md, or use stack=host"
@@ -155,6 +155,7 @@ def attach_or_explain(
     with _asking_vpp(app_socket):
         if _is_attached_with(config):
             return
+        room.require(room.sizes_of(config, named))
         _find_library(app_socket, report)
         _attach(config, named, app_socket, cut_through)
 
@@ -178,24 +179,27 @@ def _is_attached_with(config: Config) -> bool:
 
 def _attach(config: Config, named: vclconf.VclConf | None, app_socket: str, cut_through: bool) -> None:
     global _attached, _failed
+    sizes = room.sizes_of(config, named)
     # Before: the process may fork, or end, while VPP is asked.
     os.register_at_fork(after_in_child=_after_fork_in_child)
     atexit.register(detach)
     try:
         with _vcl_settings(named.text if named else vclconf.own(config, cut_through=cut_through), named is not None):
-            _create_application(config, app_socket)
+            _create_application(config, app_socket, sizes)
     except Unusable as reason:
         _failed = str(reason)
+        raise
+    except OSError:  # no descriptor for the settings; nobody was asked
         raise
     except BaseException:  # a signal's handler does not let us wait
         _failed = "it was interrupted"
         lib.vppaio_vpp_give_up()
         raise
-    heap_size = named.heap_size if named else config.heap_size
+    room.keep(sizes)
     queue = named.event_queue_size if named else config.event_queue_size
     ring = queue // 16  # for connections, among others
     lib.vppaio_vpp_event_queue(queue)
-    lib.vppaio_vpp_heap_reserve(min(ring * _BYTES_OF_A_CONNECTION, heap_size // 8))
+    lib.vppaio_vpp_heap_reserve(min(ring * _BYTES_OF_A_CONNECTION, sizes.heap // 8))
     with _changed:
         _attached = _Attached(config, app_socket, named.max_workers if named else vclconf.MAX_WORKERS)
         _idle_workers.append(0)  # VCL's first worker comes with the application
@@ -213,6 +217,7 @@ def look_for_vpp(config: Config) -> None:
             named = vclconf.read(config.vcl_config) if config.vcl_config is not None else None
             if named:
                 named.require()
+            room.require(room.sizes_of(config, named))
             _find_library(named.app_socket if named else config.app_socket, lambda **_: None)
     except Unusable as reason:
         raise reason.as_error() from None
@@ -325,7 +330,7 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _create_application(config: Config, app_socket: str) -> None:
+def _create_application(config: Config, app_socket: str, sizes: room.Sizes) -> None:
     """Call vppcom_app_create on a thread that can be left behind: it waits for VPP's answer without end."""
     answer: list[int] = []
 
@@ -343,6 +348,8 @@ def _create_application(config: Config, app_socket: str) -> None:
         if time.monotonic() - begin > _HANGS_AFTER_S:
             raise probe.hung(app_socket)
         code = -answer[0] if answer[0] < -1 else errno.ECONNREFUSED  # -1 stands for anything
+        if short := room.refused(code, sizes):
+            raise short
         raise Unusable(
             "refused",
             code,
@@ -395,6 +402,8 @@ def _idle_or_new_worker() -> int:
         raise reason.as_error() from None
     if rc >= 0 or rc == -errno.ENETDOWN:
         return rc
+    if rc in (-errno.EMFILE, -errno.ENOMEM):
+        raise os_error(rc, "worker_register", stack="vpp")
     raise OSError(
         -rc,
         f"VPP gave no worker for another event loop: at most {attached.max_workers} of a process can be open on VPP at "

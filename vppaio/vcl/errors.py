@@ -13,14 +13,17 @@ from typing import Final
 # Causes that the user can cure. What only VPP's side says is kept apart: on the host stack it means something else.
 _CURES: Final = {
     errno.EADDRNOTAVAIL: "this stack has no interface with that address",
-    errno.EMFILE: "too many sessions or descriptors are open in this process",
+    errno.EMFILE: "too many files are open in this process, raise RLIMIT_NOFILE (`ulimit -n`)",
     errno.EOWNERDEAD: "forked from a process attached to VPP; use spawn, or fork before the first loop",
     errno.EBUSY: "this loop's thread is inside listen",
 }
 _VPP_CURES: Final = {
     errno.EADDRNOTAVAIL: "VPP has no interface with that address, see `vppctl show interface address`",
     errno.ENETDOWN: "VPP is gone; restart it, or the program if VPP runs",
-    errno.ENOMEM: "libvppcom's heap is nearly used up, raise heap_size (heapsize in a vcl.conf of yours)",
+    errno.ENOMEM: (
+        "libvppcom's heap is nearly used up, raise heap_size (heapsize in a vcl.conf of yours); or there is no address "
+        "space for one more segment of segment_size, raise RLIMIT_AS (`ulimit -v`)"
+    ),
     errno.ENOBUFS: "VPP is out of FIFO memory or workers, see segment_size and max-workers",
     errno.ENOTCONN: "not connected, or not attached to VPP",
     errno.ETIMEDOUT: "VPP hangs, it gave no answer within 3 s; see what it does (`vppctl show runtime`), or restart it",
@@ -69,6 +72,8 @@ def connect_error(code: int, elapsed_s: float, address: object) -> OSError:
         code: positive errno.
         elapsed_s: seconds since the connect was sent.
     """
+    if code in (errno.EMFILE, errno.ENOMEM):
+        return OSError(code, f"Connect call failed {address}: {_VPP_CURES.get(code) or _CURES[code]}")
     if code != errno.EFAULT:
         return OSError(code, f"Connect call failed {address}")  # asyncio's words
     if elapsed_s >= _SILENCE_S:

@@ -33,6 +33,12 @@
  *   exit() in a forked child                          deletes parent's worker vpp_process.c, vppaio_vpp_forked()
  *   exit() with another thread's worker               SIGSEGV                 vpp_process.c, at_exit()
  *   exit() while app_create waits for a hung VPP      SIGSEGV                 vpp_process.c, vppaio_vpp_give_up()
+ *   exit() while VPP is away                          writes into a stranger  vpp_asking.c, vpp_sendmsg()
+ *   attaching without descriptors, or address space   SIGSEGV                 room.py, vpp_segments.c, vpp_fetch()
+ *   the same when VPP is back                         stdin's file, SIGSEGV   vpp_shortage.c, vpp_can_attach()
+ *   a new segment without a descriptor, or memory     SIGSEGV                 vpp_shortage.c, vpp_look_at_socket()
+ *   VPP dying without descriptors                     exit(1)                 vpp_descriptors.c, vpp_pipe()
+ *   exec                                              keeps all descriptors   vpp_descriptors.c, vpp_segments.c
  *
  * See "vppcom.c" in the comments below: src/vcl/vppcom.c of VPP 26.06.
  */
@@ -42,6 +48,7 @@
 #include "vpp_asking.h"
 #include "vpp_mapped.h"
 #include "vpp_names.h"
+#include "vpp_spare.h"
 #include "vpp_worker.h"
 
 #include <limits.h>
@@ -108,6 +115,8 @@ session_bind (uint32_t session, const vcl_endpoint *local)
 
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
+  if (kind_of (session) & IS_DATAGRAM && (rv = vpp_can_grow (HANDLE_WORKER (session))))
+    return rv;
   to_vppcom (&ep, local);
   w->busy = 1;
   if (kind_of (session) & IS_DATAGRAM)
@@ -135,6 +144,8 @@ session_listen (uint32_t session, int backlog)
 
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
+  if ((rv = vpp_can_grow (HANDLE_WORKER (session))))
+    return rv;
   w->busy = 1;
   vpp_settle_closed_listeners (HANDLE_WORKER (session));
   clock_gettime (CLOCK_MONOTONIC, &begin);
@@ -169,6 +180,8 @@ session_accept (uint32_t session, vcl_endpoint *peer)
       w->has_refused = 0;
       return -ENOMEM; /* once for all that epoll_wait has refused meanwhile */
     }
+  if (rv == 0 && vpp_shortage (HANDLE_WORKER (session)))
+    return -vpp_shortage (HANDLE_WORKER (session));
   if (rv == 0 || vpp_leaving)
     return -EAGAIN;
   if (!vpp_take_slot (HANDLE_WORKER (session)))
@@ -189,9 +202,12 @@ static int
 session_connect (uint32_t session, const vcl_endpoint *peer)
 {
   vppcom_endpt ep;
+  int rv;
 
   ENTER (HANDLE_WORKER (session));
   REQUIRE_VPP (HANDLE_WORKER (session));
+  if ((rv = vpp_can_grow (HANDLE_WORKER (session))))
+    return rv;
   to_vppcom (&ep, peer);
   if (kind_of (session) & IS_DATAGRAM)
     vpp_note_kind (session, IS_CONNECTED);

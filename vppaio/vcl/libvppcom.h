@@ -21,6 +21,16 @@ int vppaio_vpp_settings (const char *variables, size_t size);
  * After a failure every operation is refused, because libvppcom crashes on calls then. The calling thread is
  * left without a worker; worker 0 is registered. */
 int vppaio_vpp_attach (const char *app_name);
+/* How many of `n` descriptors, or `bytes` of address space, cannot be had just now. */
+int vppaio_vpp_missing_descriptors (int n);
+size_t vppaio_vpp_missing_bytes (size_t bytes);
+/* Descriptors, and bytes of shared memory, of the largest answer to an attach so far, or of one that could not be taken. */
+int vppaio_vpp_attach_descriptors (void);
+size_t vppaio_vpp_attach_bytes (void);
+/* Keep so much address space in reserve for the next segment. */
+void vppaio_vpp_growth (size_t size);
+/* A function of libc's that libvppcom's libraries do not call in this release, so that some guards are off; "" if none. */
+const char *vppaio_vpp_missing_hook (void);
 /* Bytes of VCL's heap that no new session may take: room for the connections that one full event queue announces. */
 void vppaio_vpp_heap_reserve (size_t size);
 /* Events that VPP can have pending for one worker, if they are more than 65536. */

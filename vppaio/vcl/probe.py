@@ -153,6 +153,10 @@ def knock(path: str) -> None:
                 f"VPP is not running, nobody listens on the app socket {path}",
                 "start VPP (systemctl start vpp)",
             ) from None
+        if code in (errno.EMFILE, errno.ENFILE):
+            raise Unusable(
+                "no-descriptors", code, f"app socket {path}: {os.strerror(code)}", "raise RLIMIT_NOFILE (`ulimit -n`)"
+            ) from None
         raise Unusable("app-socket", code, f"app socket {path}: {os.strerror(code)}", "see VPP's log") from None
     raise Unusable(
         "not-an-app-socket",

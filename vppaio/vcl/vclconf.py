@@ -96,7 +96,7 @@ class VclConf:
 
     Attributes:
         app_socket: "" if none is named.
-        max_workers, heap_size, event_queue_size: VCL's defaults where they are not given.
+        max_workers and the sizes: VCL's defaults where they are not given.
         faults: why vppaio cannot work with it, each with its line.
         remarks: what VCL ignores.
         text: the file as VCL gets it: with a limit for what waits for VPP.
@@ -108,6 +108,8 @@ class VclConf:
     max_workers: int = 16
     heap_size: int = 256 << 20
     event_queue_size: int = 2048
+    segment_size: int = 256 << 20
+    add_segment_size: int = 128 << 20
     faults: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -201,6 +203,7 @@ def parse(path: str, text: str, environment: Mapping[str, str]) -> VclConf:
         lines[end:end] = [f"  session-timeout {SESSION_TIMEOUT_S}"]
     conf.text = "".join(f"{line}\n" for line in lines)
     conf.event_queue_size = sizes["event-queue-size"]
+    conf.segment_size, conf.add_segment_size = sizes["segment-size"], sizes["add-segment-size"]
     conf.faults += _bad_sizes(sizes)
     conf.app_socket = environment.get("VCL_VPP_SAPI_SOCKET") or conf.app_socket
     if "use-mq-eventfd" not in seen and "VCL_APP_USE_MQ_EVENTFD" not in environment:

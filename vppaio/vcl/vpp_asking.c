@@ -17,6 +17,7 @@
 #include "vpp_asking.h"
 
 #include "vpp_hooks.h"
+#include "vpp_spare.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -71,9 +72,10 @@ vpp_socket (int domain, int type, int protocol)
   if (is_on_loop && kept >= 0)
     {
       kept_is_out = 1;
+      vpp_note_app_socket (kept);
       return kept;
     }
-  fd = socket (domain, type | SOCK_CLOEXEC, protocol);
+  fd = vpp_open_app_socket (domain, type, protocol);
   if (fd >= 0)
     limit (fd, is_on_loop ? ATTACH_AGAIN_MS : VPP_ASK_LIMIT_S * 1000);
   return fd;
@@ -99,6 +101,11 @@ vpp_sendmsg (int fd, const struct msghdr *message, int flags)
     attaching = *(const uint8_t *) message->msg_iov->iov_base == ATTACH;
   if (is_quiet || (is_on_loop && kept_is_out && fd == kept))
     return (ssize_t) message->msg_iov->iov_len; /* VCL's messages are one piece */
+  if (!vpp_is_app_socket (fd))
+    {
+      errno = ENOTCONN; /* VCL has closed it: a farewell is not for whoever has the number now */
+      return -1;
+    }
   return sendmsg (fd, message, flags | MSG_NOSIGNAL);
 }
 
@@ -106,14 +113,13 @@ ssize_t
 vpp_recvmsg (int fd, struct msghdr *message, int flags)
 {
   struct pollfd answer = { .fd = fd, .events = POLLIN };
-
   ssize_t size;
 
   if (!is_on_loop)
-    return recvmsg (fd, message, flags);
+    return vpp_receive (fd, message, flags);
   limit (fd, VPP_ASK_LIMIT_S * 1000);
   if (!attaching)
-    return recvmsg (fd, message, flags);
+    return vpp_receive (fd, message, flags);
   attaching = kept_is_out = 0;
   kept = poll (&answer, 1, ATTACH_AGAIN_MS) > 0 ? -1 : fd;
   if (kept >= 0)
@@ -121,8 +127,10 @@ vpp_recvmsg (int fd, struct msghdr *message, int flags)
       errno = ETIMEDOUT;
       return -1;
     }
-  size = recvmsg (fd, message, flags);
-  if (size <= 0)
-    close (fd); /* VCL makes a new one, and forgets this */
+  size = vpp_receive (fd, message, flags);
+  if (size < 0 && (errno == EMFILE || errno == ENOMEM))
+    kept = fd; /* the answer waits in it */
+  else if (size <= 0)
+    vpp_close (fd); /* VCL makes a new one, and forgets this */
   return size;
 }

@@ -15,6 +15,8 @@
 #define _GNU_SOURCE
 #include "vpp_hooks.h"
 
+#include "libvppcom.h"
+
 #include <link.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,16 +27,30 @@ static const struct
 {
   const char *name;
   void *ours;
+  const char *or_name; /* of an older libc's, which stands for this one */
 } hooks[] = {
-  { "__cxa_atexit", vpp_cxa_atexit }, /* what atexit() becomes in a library */
-  { "close", vpp_close },
-  { "connect", vpp_connect },
-  { "getenv", vpp_getenv },
-  { "recvmsg", vpp_recvmsg },
-  { "sendmsg", vpp_sendmsg },
-  { "sleep", vpp_sleep },
-  { "socket", vpp_socket },
+  { "__cxa_atexit", vpp_cxa_atexit, 0 }, /* what atexit() becomes in a library */
+  { "close", vpp_close, 0 },
+  { "connect", vpp_connect, 0 },
+  { "epoll_create1", vpp_epoll_create1, 0 },
+  { "epoll_ctl", vpp_epoll_ctl_of_vcl, 0 },
+  { "epoll_wait", vpp_epoll_wait_of_vcl, 0 },
+  { "fstat", vpp_fstat, "__fxstat" },
+  { "__fxstat", vpp_fxstat, "fstat" }, /* glibc's before 2.33 */
+  { "getenv", vpp_getenv, 0 },
+  { "mmap", vpp_mmap, 0 },
+  { "munmap", vpp_munmap, 0 },
+  { "pipe", vpp_pipe, 0 },
+  { "recvmsg", vpp_recvmsg, 0 },
+  { "sendmsg", vpp_sendmsg, 0 },
+  { "sleep", vpp_sleep, 0 },
+  { "socket", vpp_socket, 0 },
 };
+#define N_HOOKS (sizeof (hooks) / sizeof (hooks[0]))
+
+int vpp_hooks_are_whole;
+static int is_set[N_HOOKS];
+static const char *missing = "";
 
 /* libvlibmemoryclient is VPP's binary API, which vppaio does not use, but VCL needs it. */
 static const char *const libraries[] = { "libvppcom.so", "libvppinfra.so", "libsvm.so", "libvlibmemoryclient.so" };
@@ -51,15 +67,15 @@ is_vpps (const char *path)
   return 0;
 }
 
-static void *
-our_function (const char *name)
+/* N_HOOKS if there is none. */
+static size_t
+hook_of (const char *name)
 {
   size_t i;
 
-  for (i = 0; i < sizeof (hooks) / sizeof (hooks[0]); i++)
-    if (!strcmp (name, hooks[i].name))
-      return hooks[i].ours;
-  return 0;
+  for (i = 0; i < N_HOOKS && strcmp (name, hooks[i].name); i++)
+    ;
+  return i;
 }
 
 /* The word may lie where the dynamic linker has taken away the right to write (RELRO). The page gets that right, and keeps
@@ -86,15 +102,17 @@ static void
 hook_relocations (const struct dl_phdr_info *library, const ElfW (Rela) * relocations, size_t size,
 		  const ElfW (Sym) * symbols, const char *names)
 {
-  size_t i;
-  void *ours;
+  size_t i, hook;
 
   for (i = 0; relocations && i < size / sizeof (*relocations); i++)
     {
       size_t symbol = sizeof (void *) == 8 ? relocations[i].r_info >> 32 : relocations[i].r_info >> 8;
 
-      if (symbol && (ours = our_function (names + symbols[symbol].st_name)))
-	point_at ((void **) (library->dlpi_addr + relocations[i].r_offset), ours);
+      if (symbol && (hook = hook_of (names + symbols[symbol].st_name)) < N_HOOKS)
+	{
+	  point_at ((void **) (library->dlpi_addr + relocations[i].r_offset), hooks[hook].ours);
+	  is_set[hook] = 1;
+	}
     }
 }
 
@@ -138,5 +156,17 @@ hook_library (struct dl_phdr_info *library, size_t size, void *unused)
 void
 vpp_set_hooks (void)
 {
+  size_t i;
+
   dl_iterate_phdr (hook_library, 0);
+  for (i = 0; i < N_HOOKS; i++)
+    if (!is_set[i] && !(hooks[i].or_name && is_set[hook_of (hooks[i].or_name)]))
+      missing = hooks[i].name;
+  vpp_hooks_are_whole = !*missing;
+}
+
+const char *
+vppaio_vpp_missing_hook (void)
+{
+  return missing;
 }

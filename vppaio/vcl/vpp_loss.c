@@ -114,7 +114,8 @@ vpp_hung_up (void)
   int n;
 
   for (n = epoll_wait (vcl.worker_mqs_epfd (), events, 16, 0); n-- > 0;)
-    if (events[n].data.u64 >= FIRST_OF_VCLS_OWN && events[n].data.u64 != BELL)
+    if (events[n].data.u64 >= FIRST_OF_VCLS_OWN && events[n].data.u64 != BELL &&
+	(events[n].data.u64 == FIRST_OF_VCLS_OWN || events[n].events & (EPOLLHUP | EPOLLERR))) /* else a new segment */
       return 1;
   return 0;
 }

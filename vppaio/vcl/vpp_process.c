@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "libvppcom.h"
 #include "vpp_hooks.h"
+#include "vpp_spare.h"
 #include "vpp_worker.h"
 
 #include <signal.h>
@@ -113,6 +114,8 @@ vppaio_vpp_attach (const char *app_name)
     return -ENOENT;
   if (tried)
     return vpp_attached ? -EALREADY : -ENOTRECOVERABLE;
+  if (vpp_hooks_are_whole && (rv = vpp_spare_begin ()))
+    return rv;
   tried = 1;
   owner = getpid ();
   on_exit (at_exit, 0);
@@ -126,8 +129,11 @@ vppaio_vpp_attach (const char *app_name)
       vpp_attached = has_worker_0 = 1;
       vpp_keep_from_children ();
       vcl.worker_index_set (-1);
+      vpp_spare_settle ();
       rv = 0;
     }
+  else if (vpp_last_shortage)
+    rv = vpp_last_shortage;
   vpp_end_asking ();
   return rv;
 }
@@ -174,6 +180,7 @@ vppaio_vpp_forked (void)
 {
   if (!vpp_attached || vpp_forked)
     return;
+  vpp_spare_leave ();
   vpp_leave_to_parent ();
   vpp_forked = 1;
   vpp_attached = 0;

@@ -25,7 +25,7 @@
  * with other names keeps what it keeps.
  */
 #define _GNU_SOURCE
-#include "vpp_hooks.h"
+#include "vpp_spare.h"
 #include "vpp_worker.h"
 
 #include <dirent.h>
@@ -93,7 +93,7 @@ static void
 drop_eventfd (int epfd, int fd, int is_vcls_own)
 {
   if (!is_vcls_own && epoll_ctl (epfd, EPOLL_CTL_DEL, fd, 0) == 0)
-    close (fd);
+    vpp_spare_keep (fd);
 }
 
 static void
@@ -108,16 +108,6 @@ close_here (int epfd, int fd, int is_vcls_own)
 {
   (void) epfd, (void) is_vcls_own;
   close (fd);
-}
-
-/* VCL's close. When VPP dies it closes the app socket, and counts on the kernel to take it out of the worker's epoll set,
- * which the kernel does with the last descriptor for it. Somebody else may have one, such as a child. */
-int
-vpp_close (int fd)
-{
-  if (vcl.worker_index () >= 0)
-    epoll_ctl (vcl.worker_mqs_epfd (), EPOLL_CTL_DEL, fd, 0);
-  return close (fd);
 }
 
 void
@@ -195,6 +185,7 @@ vpp_drop_remains (void)
 
   for (i = 0; i < MAX_WORKERS; i++)
     in_use |= vpp_workers[i].registered && (enter (i) || !vpp_detached (i) || vpp_workers[i].n_datagrams);
+  vpp_spare_lend (1); /* for the files of /proc */
   for (i = 0; i < MAX_WORKERS && !in_use; i++)
     if (vpp_workers[i].registered && !enter (i))
       {
@@ -208,4 +199,5 @@ vpp_drop_remains (void)
       while (drop_some_descriptors ())
 	;
     }
+  vpp_spare_refill ();
 }

@@ -6,6 +6,8 @@
 #include "vpp_worker.h"
 
 #include "vpp_asking.h"
+#include "vpp_hooks.h"
+#include "vpp_spare.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -89,6 +91,10 @@ vpp_worker_register (void)
 
   if (!vpp_attached)
     return vpp_forked ? -EOWNERDEAD : -ENOTCONN;
+  if (vpp_hooks_are_whole && vpp_missing_descriptors (vpp_attach_descriptors))
+    return -EMFILE;
+  if (vpp_hooks_are_whole && vpp_missing_bytes (vpp_attach_bytes))
+    return -ENOMEM;
   if (!vpp_begin_asking ())
     return -ENETDOWN;
   /* VCL would ask for it in the name of an application that VPP no longer knows, or knows as another's. */
@@ -107,6 +113,7 @@ vpp_worker_register (void)
   vpp_begin_hearing (index);
   vpp_keep_from_children ();
   vpp_workers[index].registered = 1;
+  vpp_spare_settle ();
   return index;
 }
 
@@ -124,6 +131,7 @@ vpp_worker_unregister (int index)
   free (w->spare);
   free (w->ending);
   memset (w, 0, sizeof (*w));
+  vpp_spare_settle ();
   return 0;
 }
 
@@ -159,6 +167,7 @@ vpp_epoll_ctl (uint32_t vep, int op, uint32_t session, uint32_t events, uint64_t
   ENTER (HANDLE_WORKER (vep));
   if (op != EPOLL_CTL_DEL && vpp_outlived (HANDLE_WORKER (vep), session))
     return -ECONNRESET;
+  vpp_note_watched (session, op, data);
   return result (vcl.epoll_ctl (vep, op, session, &event));
 }
 
@@ -195,6 +204,8 @@ look (int index, uint32_t vep)
     }
   if (was_detached && !w->was_detached)
     vpp_keep_from_children ();
+  if (vpp_shortage (index))
+    vpp_ask_sessions (index);
   if ((n > 0 || w->heap_low) && vpp_heap_is_low (index))
     vpp_refuse_connections (index);
   return n;
@@ -211,13 +222,16 @@ attach_again (uint32_t vep)
   if (vpp_workers[index].has_remains)
     vpp_drop_remains ();
   rv = enter (index); /* these were with the others */
-  if (!rv)
+  if (!rv && vpp_can_attach ())
     {
       vpp_ask_on_loop (1);
       rv = look (index, vep);
       vpp_ask_on_loop (0);
       if (!vpp_detached (index))
-	vpp_let_all_attach ();
+	{
+	  vpp_let_all_attach ();
+	  vpp_spare_settle ();
+	}
     }
   vpp_end_attaching_again ();
   return rv;
