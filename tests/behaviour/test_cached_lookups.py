@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 import vppaio
+from tests.behaviour.test_first_data import NAME, TLS
 from tests.support.sites import HostSite, Site
 from vppaio.transports import destination
 
@@ -183,6 +184,40 @@ def test_no_method_is_called_that_the_protocol_has_replaced(stack: Site, kind: s
     for case, theirs, ours in zip(cases, expected, seen, strict=True):
         assert ours == theirs, case
     print(f"{len(cases)} replaced methods on {stack.name}")
+
+
+def test_no_write_of_the_transport_below_tls_is_kept(stack: Site) -> None:
+    async def main() -> tuple[list[str], bytes]:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        with stack_of_loop(stack).listen() as listener:
+            below, protocol = await loop.create_connection(asyncio.Protocol, *listener.getsockname()[:2])
+            peer = listener.accept()[0]
+
+            def echo() -> bytes:
+                with TLS.server().wrap_socket(peer, server_side=True) as tls:
+                    return b"".join(tls.recv(1) for _ in range(3))
+
+            received = loop.run_in_executor(None, echo)
+            above: Any = await loop.start_tls(below, protocol, TLS.client(), server_hostname=NAME)
+            above.write(b"1")
+            write = below.write
+            below.write = lambda data: (seen.append("replaced"), write(data))[1]
+            above.write(b"2")
+            below.write = lambda data: (seen.append("again"), write(data))[1]
+            above.write(b"3")
+            data = await received
+            above.abort()
+            await asyncio.sleep(0)
+        return seen, data
+
+    def stack_of_loop(site: Site) -> Site:
+        return site if isinstance(asyncio.get_running_loop(), vppaio.EventLoop) else HostSite()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        expected = runner.run(main())
+    assert expected == (["replaced", "again"], b"123")
+    assert stack.run(main) == expected
 
 
 # ---- the address of a name, and addresses that are none --------------------------------------------------------------

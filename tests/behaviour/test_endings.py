@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import socket
 import tempfile
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -15,7 +17,7 @@ import vppaio
 from tests.support.certificates import Certificates
 from tests.support.connections import Accepted, Pair, both_roles
 from tests.support.protocols import Recorder
-from tests.support.sites import Site, eventually, in_thread, port_of, receive_all, reset
+from tests.support.sites import HostSite, Site, eventually, in_thread, port_of, receive_all, reset
 
 
 @both_roles
@@ -206,6 +208,46 @@ def test_sendfile_ends_with_its_transport_and_spares_the_next(stack: Site, way: 
         transport.close()
 
     stack.run(main)
+
+
+STANDS: Final = (0, 1, 3000, 5000, 9000)  # where a file of 5000 bytes stands
+
+
+@pytest.mark.parametrize("way", ["sendfile", "sock_sendfile"])
+def test_no_sendfile_begins_where_the_file_happens_to_stand(stack: Site, way: str, tmp_path: Path) -> None:
+    """The kernel's begins at the offset, and so does the fallback for a session; each case is asyncio's result."""
+    content = bytes(range(250)) * 20
+    (tmp_path / "file").write_bytes(content)
+    cases = list(itertools.product(STANDS, (0, 1, 4999, 5000, 6000), (None, 1, 4000, 9000)))
+
+    async def one(site: Site, stands: int, offset: int, count: int | None) -> tuple[int, bytes, int]:
+        loop = asyncio.get_running_loop()
+        with site.listen() as listener, (tmp_path / "file").open("rb") as file:
+            file.seek(stands)
+            address = listener.getsockname()[:2]
+            if way == "sendfile":
+                transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+                sent = await loop.sendfile(transport, file, offset, count)
+                transport.close()
+                await asyncio.sleep(0)
+            else:
+                sock: Any = vppaio.socket() if isinstance(loop, vppaio.EventLoop) else socket.socket()
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+                sent = await loop.sock_sendfile(sock, file, offset, count)
+                sock.close()
+            with listener.accept()[0] as peer:
+                return sent, await in_thread(receive_all, peer), file.tell()
+
+    async def every(site: Site) -> list[tuple[int, bytes, int]]:
+        return [await one(site, *case) for case in cases]
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        expected = runner.run(every(HostSite()))
+    for case, theirs, ours in zip(cases, expected, stack.run(lambda: every(stack)), strict=True):
+        assert ours == theirs, case
+        assert theirs[1] == (content[case[1] :][: case[2]] if case[2] else content[case[1] :]), case
+    print(f"{len(cases)} cases")
 
 
 def test_cancelled_sendfile_is_cancelled(stack: Site) -> None:

@@ -199,6 +199,28 @@ def test_writes_are_made_at_once_after_a_batch_of_slow_handlers():
     play(main)
 
 
+def test_answer_of_a_protocol_that_is_slow_for_the_first_time_waits_until_it_returns():
+    """What differences.md says: nobody knows before that it will be slow."""
+
+    async def main(scene: Scene) -> None:
+        write = Writes(scene)
+        scene.gathering.quick_ns = 2_000_000
+        sent = []
+
+        def write_and_compute(transport: Any) -> None:
+            before = scene.writes
+            write(transport)
+            time.sleep(0.02)
+            sent.append(scene.writes > before)
+
+        await scene.batch(write_and_compute)
+        assert await scene.readers[0].readexactly(6) == b"answer"
+        await scene.batch(write_and_compute)
+        assert sent == [False, True]
+
+    play(main)
+
+
 def test_large_writes_and_those_of_one_handler_or_of_none_are_made_at_once():
     async def main(scene: Scene) -> None:
         write = Writes(scene)

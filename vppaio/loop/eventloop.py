@@ -253,14 +253,16 @@ class EventLoop(Scheduler, SelectorLoop):
         return await super()._sock_sendfile_native(sock, file, offset, count)
 
     async def _sendfile_fallback(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        fallback = super()._sendfile_fallback
         if type(transp) is StreamTransport:
-            sockets.as_native(file, offset)
-        return await super()._sendfile_fallback(transp, file, offset, count)
+            return await sockets.as_native(fallback, transp, file, offset, count)
+        return await fallback(transp, file, offset, count)
 
     async def _sock_sendfile_fallback(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
+        fallback = super()._sock_sendfile_fallback
         if sockets.session_socket(sock) is not None:
-            sockets.as_native(file, offset)
-        return await super()._sock_sendfile_fallback(sock, file, offset, count)
+            return await sockets.as_native(fallback, sock, file, offset, count)
+        return await fallback(sock, file, offset, count)
 
     # ---- datagrams ---------------------------------------------------------------------------------------------
 

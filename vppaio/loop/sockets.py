@@ -13,7 +13,7 @@ import socket
 import stat
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from vppaio.loop import connect
 from vppaio.private import SelectorLoop, check_ssl_socket
@@ -213,15 +213,22 @@ def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Coroutine[An
     return _on_kernel_socket(loop, name, sock, args) if made is None else _on_session(loop, name, made, args)
 
 
-def as_native(file: Any, offset: int) -> None:
-    """The kernel's sendfile begins at `offset`. asyncio's fallback begins where the file stands, if that is 0: so let
-    files that the kernel would take stand there, because for a session the fallback is all there is."""
+async def as_native(fallback: Callable[..., Any], target: Any, file: Any, offset: int, count: int | None) -> int:
+    """asyncio's `fallback` of sendfile, for a session, which has nothing else. The kernel's begins at `offset`, and
+    leaves the file alone if nothing was to be sent; asyncio's begins where the file stands if `offset` is 0. So make it
+    stand as the kernel would have it, if the kernel would take it."""
     try:
         regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     except (AttributeError, io.UnsupportedOperation):
-        return
-    if regular and not offset:
-        file.seek(0)
+        regular = False
+    if not regular:
+        return cast(int, await fallback(target, file, offset, count))
+    stands = file.tell()
+    file.seek(offset)
+    sent: int = await fallback(target, file, offset, count)
+    if not sent:
+        file.seek(stands)
+    return sent
 
 
 async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:

@@ -45,7 +45,7 @@ cdef class _Calls:
 
     cdef object incoming, outgoing
     cdef object feed, read, write, pending, take  # bound methods: queue in, TLS, queue out
-    cdef object send  # of the transport below
+    cdef object transport  # below
 
     def __cinit__(self, engine, incoming, outgoing, transport):
         if type(engine) is ssl.SSLObject:  # a class of the program's own may do more
@@ -57,7 +57,7 @@ cdef class _Calls:
         self.read = engine.read
         self.write = engine.write
         self.pending = engine.pending
-        self.send = transport.write
+        self.transport = transport
 
     cdef bint has_more(self) except -1:
         """False if a further read would only say "want read"."""
@@ -295,6 +295,6 @@ class RecordProtocol(SslProtocol):
         if not self._ssl_writing_paused:
             data = engine.take()
             if data:
-                engine.send(data)
+                engine.transport.write(data)
         if self._app_writing_paused or self._write_buffer_size or engine.outgoing.pending:
             self._control_app_writing()
