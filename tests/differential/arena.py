@@ -96,4 +96,12 @@ def _shorter(long: Sequence) -> list[Sequence]:
         for drop in range(len(step.operations) if len(step.operations) > 1 else 0):
             fewer = step._replace(operations=step.operations[:drop] + step.operations[drop + 1 :])
             cuts.append((*steps[:at], fewer, *steps[at + 1 :]))
-    return [long._replace(steps=cut) for cut in cuts]
+    shorter = [long._replace(steps=cut) for cut in cuts]
+    opening = long.opening
+    for name in ("on_socket", "connection_made", "connected"):
+        done = getattr(opening, name)
+        fewer = [{name: done[:drop] + done[drop + 1 :]} for drop in range(len(done))]
+        shorter += [long._replace(opening=opening._replace(**change)) for change in fewer]
+    if opening.greeting:
+        shorter.append(long._replace(opening=opening._replace(greeting=0)))
+    return shorter

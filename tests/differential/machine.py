@@ -6,6 +6,7 @@ the rules only write it down, and the end plays it.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -16,11 +17,15 @@ from tests.differential.operations import (
     BIG,
     BYTES,
     CALLBACKS,
+    GREETINGS,
     HIGH,
     LOW,
     NONSENSE,
+    ON_SOCKET,
     PROTOCOLS,
+    ROLES,
     SIZES,
+    Opening,
     Operation,
     Sequence,
     Step,
@@ -49,6 +54,7 @@ _settings = st.one_of(
 _others = st.one_of(
     st.just(("get_write_buffer_size",)),
     _operation("soon", st.integers(1, 3)),
+    _operation("task", st.integers(1, 3)),
     _operation("write_nonsense", st.sampled_from(NONSENSE)),
 )
 _reactions = st.lists(
@@ -62,6 +68,14 @@ _reactions = st.lists(
     ),
     min_size=1,
     max_size=2,
+)
+_few_reactions = st.lists(_reactions, max_size=1).map(lambda lists: tuple(itertools.chain(*lists)))
+_openings = st.builds(
+    Opening,
+    st.sampled_from(GREETINGS),
+    st.lists(st.tuples(st.sampled_from(ON_SOCKET), st.sampled_from(SIZES[1:])), max_size=2).map(tuple),
+    _few_reactions,
+    _few_reactions.map(lambda reactions: tuple(reaction for reaction in reactions if reaction != ("raise",))),
 )
 # Whether an operation comes in the same turn of the loop as the one before.
 _together = st.sampled_from((False, False, True))
@@ -79,21 +93,22 @@ class Connection(RuleBasedStateMachine):
         self.play = play
         self.role = ""
         self.protocol = ("", False)
+        self.opening = Opening()
         self.steps: list[Step] = []
         self.life = 0
         self.peer_is_open = self.peer_writes = True
 
     @initialize(
-        role=st.sampled_from(("server", "client")), protocol=_protocols, life=st.sampled_from((0, 0, 5, 10, 20))
+        role=st.sampled_from(ROLES), protocol=_protocols, opening=_openings, life=st.sampled_from((0, 0, 5, 10, 20))
     )
-    def connect(self, role: str, protocol: tuple[str, bool], life: int) -> None:
-        self.role, self.protocol = role, protocol
+    def connect(self, role: str, protocol: tuple[str, bool], opening: Opening, life: int) -> None:
+        self.role, self.protocol, self.opening = role, protocol, opening
         self.life = life  # steps before anybody closes
 
     def teardown(self) -> None:
         # Not when hypothesis gives this one up halfway: it has no result then, and time is short.
         if self.role and sys.exc_info()[0] is None:
-            self.play(Sequence(self.role, self.protocol, tuple(self.steps)))
+            self.play(Sequence(self.role, self.protocol, tuple(self.steps), self.opening))
 
     def _do(self, operation: Operation, together: bool = False) -> None:
         step = Step((operation,))

@@ -23,7 +23,12 @@ LOW: Final = (None, 0, 1, 100, 1 << 13, 1 << 14, 1 << 17)
 BYTES: Final = ("bytes", "bytearray", "memoryview")
 NONSENSE: Final = ("", "text", None, 1, ())
 CALLBACKS: Final = ("connection_made", "data", "eof_received", "pause_writing", "resume_writing", "connection_lost")
+ON_SOCKET: Final = ("sock_recv", "sock_sendall")
 PROTOCOLS: Final = ("plain", "buffered", "tiny")  # tiny: a BufferedProtocol whose buffer takes a few bytes
+# How the transport comes to be: accepted by a server; by create_connection; from a socket that sock_connect or
+# sock_accept has connected, which is the stack's own (`vppaio.socket`).
+ROLES: Final = ("server", "client", "client socket", "server socket")
+GREETINGS: Final = (0, 1, 1000, 20000)
 MAX_STEPS: Final = 25
 
 
@@ -37,24 +42,50 @@ class Step(NamedTuple):
         return self.operations[0] in (("peer_read",), ("peer_send", BIG))
 
 
+class Opening(NamedTuple):
+    """What happens while the transport comes to be, turn by turn.
+
+    Args:
+        greeting: bytes that the peer has sent before there is a transport.
+        on_socket: sock_* operations before that.
+        connection_made: what the protocol does in it.
+        connected: what is done by who has waited for the transport, when it goes on; nobody waits for a server's.
+    """
+
+    greeting: int = 0
+    on_socket: tuple[Operation, ...] = ()
+    connection_made: tuple[Operation, ...] = ()
+    connected: tuple[Operation, ...] = ()
+
+
 class Sequence(NamedTuple):
     """One connection's life.
 
     Args:
-        role: of the transport: "server" (accepted) or "client" (create_connection).
+        role: of the transport, of ROLES.
         protocol: the first one's kind, of PROTOCOLS, and what its eof_received returns.
         steps: what happens to it.
+        opening: what happens before.
     """
 
     role: str
     protocol: tuple[str, bool]
     steps: tuple[Step, ...]
+    opening: Opening = Opening()
 
 
 def sequence(chance: random.Random) -> Sequence:
     """A random sequence; the same for the same state of `chance`."""
     steps = [_step(chance) for _ in range(chance.randint(1, MAX_STEPS))]
-    return Sequence(chance.choice(("server", "client")), _protocol(chance), tuple(steps))
+    return Sequence(chance.choice(ROLES), _protocol(chance), tuple(steps), _opening(chance))
+
+
+def _opening(chance: random.Random) -> Opening:
+    def reactions(callback: str) -> tuple[Operation, ...]:
+        return tuple(_reaction(chance, callback) for _ in range(chance.choice((0, 0, 1, 2))))
+
+    on_socket = tuple((chance.choice(ON_SOCKET), chance.choice(SIZES[1:])) for _ in range(chance.choice((0, 0, 1, 2))))
+    return Opening(chance.choice(GREETINGS), on_socket, reactions("connection_made"), reactions("connected"))
 
 
 def _step(chance: random.Random) -> Step:
@@ -85,9 +116,9 @@ def _of_transport(chance: random.Random) -> Operation:
     name = chance.choices(
         (
             "write", "writelines", "pause_reading", "resume_reading", "write_eof", "close", "abort", "set_protocol",
-            "set_write_buffer_limits", "get_write_buffer_size", "write_nonsense", "soon",
+            "set_write_buffer_limits", "get_write_buffer_size", "write_nonsense", "soon", "task",
         ),
-        weights=(12, 5, 5, 7, 1.5, 1.5, 1, 3, 4, 2, 0.5, 2),
+        weights=(12, 5, 5, 7, 1.5, 1.5, 1, 3, 4, 2, 0.5, 2, 2),
     )[0]  # fmt: skip
     match name:
         case "write":
@@ -106,14 +137,14 @@ def _of_transport(chance: random.Random) -> Operation:
             return (name, chance.choice(HIGH), chance.choice(LOW))
         case "write_nonsense":
             return (name, chance.choice(NONSENSE))
-        case "soon":
+        case "soon" | "task":
             return (name, chance.randint(1, 3))
     return (name,)
 
 
 def _reaction(chance: random.Random, callback: str) -> Operation:
-    """What a protocol does inside a callback."""
-    if chance.random() < 0.1:
+    """What a protocol does inside a callback, or who waited for it."""
+    if chance.random() < 0.1 and callback != "connected":
         return ("raise",)
     while True:
         operation = _of_transport(chance)
@@ -137,4 +168,5 @@ def spelled(sequence: Sequence) -> str:
     """As Python that makes it again."""
     lines = [f"Sequence({sequence.role!r}, {sequence.protocol!r}, ("]
     lines += [f"    Step({step.operations!r})," for step in sequence.steps]
-    return "\n".join([*lines, "))"])
+    opening = f", {sequence.opening!r}" if sequence.opening != Opening() else ""
+    return "\n".join([*lines, f"){opening})"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import vppaio
@@ -35,27 +35,85 @@ class Place:
         self._server: Any = loop.run_until_complete(self._serve())
         self._port: int = self._server.sockets[0].getsockname()[1]
         self._listener = site.listen()
+        self._accepting: Any = None
 
     def close(self) -> None:
         self._listener.close()
+        if self._accepting is not None:
+            self._accepting.close()
         self._server.close()
         self.loop.run_until_complete(asyncio.sleep(0.4 if self.flight_time else 0))
         self.loop.close()
 
-    async def connect(self, role: str, factory: Callable[[], Any], made: Callable[[], bool]) -> socket.socket:
-        """A connection; returns the kernel's end when `made` says that the other is there."""
+    async def connect(
+        self,
+        role: str,
+        factory: Callable[[], Any],
+        made: Callable[[], bool],
+        met: Callable[[socket.socket], None],
+        on_socket: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """Make a connection.
+
+        Args:
+            role: of the loop's end, of operations.ROLES.
+            factory: makes its protocol.
+            made: says that its transport is there.
+            met: gets the kernel's end, before there is a transport.
+            on_socket: gets the loop's socket, where there is one before the transport.
+        """
         if role == "server":
             self._factory = factory
-            peer = self.site.connect(self._port, timeout=None)
+            met(self._dial(self._port))
             deadline = time.monotonic() + 5
             while not made():
                 assert time.monotonic() < deadline, "no connection_made"
                 await self.turn()
+        elif role == "client":
+
+            def with_peer() -> Any:
+                met(self._taken())
+                return factory()
+
+            await self.loop.create_connection(with_peer, *self._listener.getsockname())
+        elif role == "client socket":
+            sock = self.socket()
+            await self.loop.sock_connect(sock, self._listener.getsockname())
+            met(self._taken())
+            await on_socket(sock)
+            await self.loop.create_connection(factory, sock=sock)
         else:
-            transport, _ = await self.loop.create_connection(factory, *self._listener.getsockname())
-            peer = self._listener.accept()[0]
-            self._bound_buffers(transport.get_extra_info("socket"))
-        self._bound_buffers(peer)
+            listener = self._listening_socket()
+            peer = self._dial(listener.getsockname()[1])
+            sock, _ = await self.loop.sock_accept(listener)
+            met(peer)
+            await on_socket(sock)
+            await self.loop.connect_accepted_socket(factory, sock)
+
+    def socket(self) -> Any:
+        """A stream socket of the loop's stack."""
+        if isinstance(self.loop, vppaio.EventLoop):
+            return vppaio.socket()
+        made = socket.socket()
+        made.setblocking(False)
+        return made
+
+    def _listening_socket(self) -> Any:
+        if self._accepting is None:
+            self._accepting = self.socket()
+            self.bound_buffers(self._accepting)
+            self._accepting.bind((self.site.address, 0))
+            self._accepting.listen(100)
+        return self._accepting
+
+    def _dial(self, port: int) -> socket.socket:
+        return self._tuned(self.site.connect(port, timeout=None))
+
+    def _taken(self) -> socket.socket:
+        return self._tuned(self._listener.accept()[0])
+
+    def _tuned(self, peer: socket.socket) -> socket.socket:
+        self.bound_buffers(peer)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.setblocking(False)
         return peer
@@ -67,14 +125,14 @@ class Place:
             time.sleep(0.0001)  # noqa: ASYNC251  so that the kernel and VPP get their turn
 
     @staticmethod
-    def _bound_buffers(sock: Any) -> None:
+    def bound_buffers(sock: Any) -> None:
         for option in _BUFFERS:
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
 
     async def _serve(self) -> Any:
         # With its protocol: asyncio sets TCP_NODELAY only where it knows that it is TCP, and small writes would wait.
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._bound_buffers(sock)  # accepted sockets inherit them
+        self.bound_buffers(sock)  # accepted sockets inherit them
         sock.bind((self.site.address, 0))
         return await self.loop.create_server(lambda: self._factory(), sock=sock)
 

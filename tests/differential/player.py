@@ -86,6 +86,7 @@ class _Recorder(asyncio.BaseProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self.player.transport = transport
+        self.player.place.bound_buffers(transport.get_extra_info("socket"))
         self.player.saw("connection_made", self.number)
 
     def eof_received(self) -> bool:
@@ -150,6 +151,7 @@ class Player:
         self.peer_received: Entry | None = None
         self.armed: dict[str, tuple[Operation, ...]] = {}
         self.numbers = itertools.count()
+        self.tasks: list[asyncio.Task[None]] = []
         self.transport: Any = None
         self.kind = ""
         self.peer: Any = None
@@ -298,6 +300,17 @@ class Player:
         self.note("turn", turns)
         if turns > 1:
             self.place.loop.call_soon(self._turn, turns - 1)
+
+    def _task(self, turns: int) -> None:
+        """A task, which is to start before the data of the next turn."""
+
+        async def task() -> None:
+            for turn in range(turns):
+                self.note("task", turn)
+                await asyncio.sleep(0)
+
+        if self.kind != "tiny":
+            self.tasks.append(self.place.loop.create_task(task()))
 
     def _arm(self, callback: str, operations: tuple[Operation, ...]) -> None:
         self.armed[callback] = operations
@@ -456,9 +469,7 @@ class Player:
         self.current = []
         self.peer_received = None
         if step is None:
-            self.peer = await self.place.connect(
-                self.sequence.role, lambda: self.protocol(*self.sequence.protocol), lambda: self.transport is not None
-            )
+            await self._open()
         elif step.operations[0] == ("peer_read",):
             await self._peer_read()
             await self._settle(None, patience)
@@ -473,6 +484,41 @@ class Player:
                     self.act(operation)
         await self._settle(expected, patience)
         self.steps.append(self.seen())
+
+    async def _open(self) -> None:
+        opening = self.sequence.opening
+        if opening.connection_made:
+            self.armed["connection_made"] = opening.connection_made
+
+        def met(peer: socket.socket) -> None:
+            self.peer = peer
+            self.flight()
+            self._peer_send(opening.greeting)
+            self.flight()
+
+        def made() -> bool:
+            return self.transport is not None
+
+        await self.place.connect(
+            self.sequence.role, lambda: self.protocol(*self.sequence.protocol), made, met, self._on_socket
+        )
+        if self.sequence.role != "server":
+            self.note("connected")
+            for operation in opening.connected:
+                self.act(operation)
+
+    async def _on_socket(self, sock: Any) -> None:
+        loop = self.place.loop
+        for name, size in self.sequence.opening.on_socket:
+            if name == "sock_sendall":
+                await loop.sock_sendall(sock, content(self.written, size))
+                self.written += size
+                self.unread_by_peer += size
+            elif self.sent > self.delivered:
+                data = await loop.sock_recv(sock, size)
+                correct = data == content(self.delivered, len(data))
+                self.delivered += len(data)
+                self.note(name, len(data) if correct else "corrupt")
 
     def _reads_undisturbed(self) -> bool:
         return (
@@ -507,6 +553,7 @@ class Player:
                 await self.place.turn()
         if self.peer is not None:
             self._peer_close()
+        await asyncio.gather(*self.tasks)
 
 
 def describe(sequence: Sequence, expected: list[list[Entry]], seen: list[list[Entry]]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.differential.operations import BIG, Sequence, Step
+from tests.differential.operations import BIG, Opening, Sequence, Step
 
 REGRESSIONS: Final[dict[str, Sequence]] = {
     "a repeated write that fails comes after the EOF": Sequence(
@@ -111,5 +111,26 @@ REGRESSIONS: Final[dict[str, Sequence]] = {
         "server",
         ("plain", True),
         (Step((("write", "bytes", BIG), ("soon", 3), ("peer_shutdown",))),),
+    ),
+    "a greeting waits for who connected and then sets the protocol": Sequence(
+        "client", ("plain", False), (), Opening(1000, connected=(("set_protocol", "buffered", True),))
+    ),
+    "a greeting waits for the task that connection_made started": Sequence(
+        "server", ("buffered", False), (), Opening(1, connection_made=(("task", 2),))
+    ),
+    "a greeting is read a turn later if reading was paused and resumed": Sequence(
+        "client socket",
+        ("plain", True),
+        (),
+        Opening(1000, connected=(("pause_reading",), ("resume_reading",), ("soon", 3))),
+    ),
+    "what a socket left of a greeting waits for who made a transport of it": Sequence(
+        "server socket",
+        ("plain", False),
+        (),
+        Opening(1000, (("sock_recv", 10),), (("soon", 3),), (("set_protocol", "plain", False), ("task", 2))),
+    ),
+    "a connection_made that fails does not keep reading from starting": Sequence(
+        "client", ("plain", False), (), Opening(1000, connection_made=(("soon", 3), ("raise",)))
     ),
 }
