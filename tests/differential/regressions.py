@@ -133,4 +133,13 @@ REGRESSIONS: Final[dict[str, Sequence]] = {
     "a connection_made that fails does not keep reading from starting": Sequence(
         "client", ("plain", False), (), Opening(1000, connection_made=(("soon", 3), ("raise",)))
     ),
+    "what a socket left of a greeting is one with what came behind it": Sequence(
+        "client socket",
+        ("plain", True),
+        (
+            Step((("peer_send", 1400),)),
+            Step((("arm", "data", (("soon", 3),)), ("resume_reading",))),
+        ),
+        Opening(1, (("sock_sendall", 1000),), (("pause_reading",),)),
+    ),
 }

@@ -61,6 +61,7 @@ cdef class InboundStream(SessionTransport):
         cdef bytes data = None
         cdef bint buffered, first
         if self.inbox is not None:
+            self._top_up_inbox()
             self._empty_inbox()
             rounds = 1
         while not self.paused and not self.closing and not self.eof_received:
@@ -201,6 +202,19 @@ cdef class InboundStream(SessionTransport):
             if n == 0 and self.eof_written and not self.backlog_size:
                 self.finish()  # the FINs may have crossed, see _read_eof
         return 0
+
+    def _top_up_inbox(self):
+        """What came behind it would have been one read with it."""
+        cdef Session session = self.session
+        cdef int n = -EAGAIN
+        if not self.end_seen and not session.closed:
+            n = session.ops.session_read(session.handle, session.worker.buffer, session.worker.buffer_size)
+        if n > 0:
+            session.worker.n_read_bytes += n
+            self.inbox.append(self.inbox.pop() + PyBytes_FromStringAndSize(session.worker.buffer, n))
+        elif n != -EAGAIN:
+            self.end_seen = True
+            self.end_result = n
 
     def _empty_inbox(self):
         """Deliver what `drain_to_inbox` kept."""
