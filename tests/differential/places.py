@@ -94,7 +94,7 @@ class Place:
         """A stream socket of the loop's stack."""
         if isinstance(self.loop, vppaio.EventLoop):
             return vppaio.socket()
-        made = socket.socket()
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as in _serve
         made.setblocking(False)
         return made
 
