@@ -44,7 +44,7 @@ class _StoodInFor(socket.socket):
 
 
 def _forward(name: str) -> None:
-    def method(self: socket.socket, *args: Any) -> Any:
+    def method(self: _StoodInFor, *args: Any) -> Any:
         made = _stand_ins.get(self)
         return getattr(super(_StoodInFor, self) if made is None else made, name)(*args)
 

@@ -32,6 +32,9 @@ class SessionTable:
     lost: bool
     gathering: Gathering | None
     by_fd: dict[int, Session] | None
+    n_opened: int
+    n_closed: int
+    n_accepted: int
     @property
     def stack(self) -> str: ...
     @property

@@ -37,9 +37,11 @@ class TlsEngine(Protocol):
         Args:
             data: bytes, or a memoryview of bytes; not empty.
         """
+        ...
 
     def pending(self) -> int:
         """0 if a read gives nothing unless it finds more in `incoming`."""
+        ...
 
     def unwrap(self) -> None:
         """Send close_notify, once, and look for the peer's; returns when that is there."""

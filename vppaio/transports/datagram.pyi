@@ -1,11 +1,12 @@
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 from vppaio.reactor.session import Session
 
 class DatagramTransport(asyncio.DatagramTransport):
-    def __init__(
-        self,
+    max_size: int
+    def __new__(
+        cls,
         loop: asyncio.AbstractEventLoop,
         session: Session,
         protocol: asyncio.BaseProtocol,
@@ -13,4 +14,5 @@ class DatagramTransport(asyncio.DatagramTransport):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
         sock: Any = None,
-    ) -> None: ...
+    ) -> Self: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # not asyncio.Transport's

@@ -1,12 +1,13 @@
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from vppaio.reactor.session import Session, SessionHandler
 
 class Listener(SessionHandler):
-    def __init__(
-        self,
+    owns_session: bool
+    def __new__(
+        cls,
         loop: asyncio.AbstractEventLoop,
         session: Session,
         sock: Any,
@@ -14,5 +15,5 @@ class Listener(SessionHandler):
         backlog: int,
         reopen: Callable[[], Session] | None = None,
         give_up: Callable[[], None] | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def close(self) -> None: ...

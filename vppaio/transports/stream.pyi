@@ -1,12 +1,13 @@
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Self
 
 from vppaio.reactor.session import Session
 
 class StreamTransport(asyncio.Transport):
-    def __init__(
-        self,
+    max_size: int
+    def __new__(
+        cls,
         loop: asyncio.AbstractEventLoop,
         session: Session,
         protocol: asyncio.BaseProtocol,
@@ -14,7 +15,8 @@ class StreamTransport(asyncio.Transport):
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
         sock: Any = None,
-    ) -> None: ...
+    ) -> Self: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # not asyncio.Transport's
     def take_back(self, data: bytes) -> None: ...
     def kernel_socket(self) -> socket.socket | None: ...
     sending: asyncio.Task[int] | None

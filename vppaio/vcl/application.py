@@ -245,6 +245,7 @@ def _compare(old: Config, new: Config) -> None:
 def _find_library(app_socket: str, report: Callable[..., None]) -> None:
     """Load libvppcom and see that the VPP behind `app_socket` is there and of the same release."""
     vpp: probe.Vpp | None = None
+    unreachable: Unusable | None = None
     try:
         vpp = probe.app_socket(app_socket)
         report(vpp_pid=vpp.pid, vpp_release=vpp.release)
@@ -253,8 +254,9 @@ def _find_library(app_socket: str, report: Callable[..., None]) -> None:
     with _library_lock:
         library = load_library(vpp.release if vpp else "")
     report(libvppcom=library.path, libvppcom_release=library.release)
-    if vpp is None:
+    if unreachable is not None:
         raise unreachable
+    assert vpp is not None
     # Shared memory has no version of its own: another release's libvppcom attaches, and reads garbage.
     if library.release and vpp.release and library.release != vpp.release:
         raise Unusable(
