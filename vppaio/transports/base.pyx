@@ -12,6 +12,7 @@ Base of transports.stream and transports.datagram; knows its session (reactor.se
 import asyncio
 import errno
 import socket
+import sys
 import warnings
 from asyncio import trsock
 from asyncio.futures import _set_result_unless_cancelled
@@ -23,6 +24,8 @@ from libc.stdint cimport uint32_t
 from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 
 from vppaio.transports.pseudosocket import SessionSocket
+
+cdef object is_finalizing = sys.is_finalizing  # the module's names are None when it is asked
 
 cdef enum:
     DEFAULT_HIGH_WATER = 64 * 1024
@@ -88,10 +91,18 @@ cdef class SessionTransport(SessionHandler):
         return f"<{' '.join(info)}>"
 
     def __del__(self):
-        if self.session is not None and not self.finished:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self._release()
-            self._detach_from_server()
+        if self.session is None or self.finished:
+            return
+        try:
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            finally:  # also where warnings are errors
+                self._release()
+                self._detach_from_server()
+        except Exception:
+            # Python is taking its modules apart, and their names are None. The stack hears of the end from the process's.
+            if not is_finalizing():
+                raise
 
     # ---- news from the session ----------------------------------------------------------------------------------
 

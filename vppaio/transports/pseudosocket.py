@@ -12,6 +12,7 @@ import errno
 import os
 import random
 import socket
+import sys
 import warnings
 import weakref
 from collections.abc import Callable
@@ -338,13 +339,21 @@ class SessionSocket:
             sharers.discard(self)
         return bool(sharers)
 
-    def __del__(self) -> None:
+    def __del__(
+        self, warn: Callable[..., None] = warnings.warn, is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
         # As socket.socket's. A session that has its transport, or listener, is theirs.
         session = self._session
         if self._closed or session is None or session.closed or getattr(session.owner, "owns_session", False):
             return
-        warnings.warn(f"unclosed socket {self!r}", ResourceWarning, stacklevel=2, source=self)
-        self.close()
+        try:
+            try:
+                warn(f"unclosed socket {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:
+                self.close()
+        except Exception:  # as in transports.base
+            if not is_finalizing():
+                raise
 
     def detach(self) -> int:
         """Forget the session, which its transport goes on to own."""
