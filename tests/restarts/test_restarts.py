@@ -14,7 +14,8 @@ def test_service_comes_back_each_time_and_its_kernel_side_never_stops(own_vpp: V
     found = restarts(own_vpp, kills=2, clients=50)
     for restart in found:
         assert restart.outage < LONGEST_OUTAGE
-        assert restart.slowest_answer < 2.0  # VCL sleeps for 1 s in the loop's thread
-        assert restart.report["longest_gap"] < 2.0
+        # VCL would sleep for 1 s in the loop's thread (vpp_loss.c: vpp_sleep).
+        assert restart.slowest_answer < 0.9
+        assert restart.report["longest_gap"] < 0.9
         assert restart.report["sessions"] == 51
     assert leaks(found) == []

@@ -1,4 +1,4 @@
-"""VPP does not look, and a burst of messages fills its queue: when VPP looks again, all goes on."""
+"""VPP does not look, and a burst of messages fills its queue: the loop goes on, and VPP finds all when it looks again."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def slow_vpp(request: pytest.FixtureRequest, vpp_installed: None) -> Iterator[Vp
 
 @contextlib.contextmanager
 def stuck(vpp: VppInstance) -> Iterator[tuple[Program, list[socket.socket]]]:
-    """A program that waits for room in the queue of a VPP that does not run, and its peers."""
+    """A program that closes more connections than the queue of a VPP that does not run has room for, and its peers."""
     with (
         Program(vpp, CLOSES_ALL, VPPAIO_EVENT_QUEUE_SIZE="256") as program,
         contextlib.ExitStack() as peers,
@@ -83,15 +83,33 @@ def receive_all(peer: socket.socket) -> bytes:
 )
 def test_vpp_that_comes_to_its_queue_late_finds_all_of_it(slow_vpp: VppInstance) -> None:
     with stuck(slow_vpp) as (program, peers):
-        os.kill(slow_vpp.pid, signal.SIGCONT)
         assert program.hears() == "closed"
+        os.kill(slow_vpp.pid, signal.SIGCONT)
         assert all(receive_all(peer) == b"!" for peer in peers)
 
 
 def test_vpp_that_never_comes_to_its_queue_is_not_waited_for(slow_vpp: VppInstance) -> None:
     with stuck(slow_vpp) as (program, _):
-        slow_vpp.kill()
         assert program.hears() == "closed"
+        slow_vpp.kill()
         assert program.hears() == "lost"
         slow_vpp.start()
         assert program.hears() == "restored"
+
+
+def test_the_process_ends_while_the_queue_of_vpp_is_full(slow_vpp: VppInstance) -> None:
+    with Program(slow_vpp, CLOSES_ALL, VPPAIO_EVENT_QUEUE_SIZE="256") as program, contextlib.ExitStack() as peers:
+        assert program.hears() == "serving"
+        for _ in range(COUNT):
+            peer = peers.enter_context(slow_vpp.kernel_connect(slow_vpp.address, 4000))
+            peer.sendall(b"?")
+            assert peer.recv(1) == b"?"
+        os.kill(slow_vpp.pid, signal.SIGSTOP)
+        program.say("close")
+        assert program.hears() == "closed"
+        begin = time.monotonic()
+        program.process.send_signal(signal.SIGINT)
+        assert program.process.wait(20) != 0
+        assert time.monotonic() - begin < 5
+        os.kill(slow_vpp.pid, signal.SIGCONT)
+        assert slow_vpp.healthy()

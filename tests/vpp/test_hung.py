@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.vpp, pytest.mark.timeout(120)]
 
 ENDS_WITHIN_S = 5.0
 ASKS_FOR_S = 4.5  # 3 s, and what a busy machine adds
-LATE_S = 0.05
+# 0.05 is what a machine of one's own has to show; whoever waits for VPP is late by seconds.
+LATE_S = float(os.environ.get("TESTS_LATE_S", "0.5"))
 
 # A loop in the main thread that has 127.0.0.1 only, and says how late its timers were.
 LOCAL = (

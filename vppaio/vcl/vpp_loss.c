@@ -18,6 +18,7 @@
  */
 #define _GNU_SOURCE
 #include "vpp_hooks.h"
+#include "vpp_overflow.h"
 #include "vpp_worker.h"
 
 #include <sys/eventfd.h>
@@ -44,6 +45,7 @@ vpp_sleep (unsigned seconds)
     others |= vpp_workers[i].registered && vpp_workers[i].busy;
   if (others)
     nanosleep (&pause, 0);
+  vpp_drop_overflow ();
   return 0;
 }
 

@@ -6,7 +6,7 @@
  * reading the same eventfd (svm/message_queue.c: svm_msg_q_or_ring_wait_prod, 26.06), and so takes away what was to wake
  * VPP: if VPP had not looked yet, it never will, and the process waits for ever. It takes a burst of control messages, half
  * as many as event-queue-size, before VPP's next look: 1024 connections that are accepted or closed with VCL's default.
- * This one waits without touching the eventfd.
+ * This one makes room (vpp_overflow.c), so that nobody waits. Where it cannot, it waits without touching the eventfd.
  *
  * Without `use-private-rx-mqs` the queue has no eventfd, the caller holds its mutex, and VPP signals a condition, for which
  * it takes the mutex. VPP's function waits there well, but for ever if VPP dies.
@@ -15,6 +15,7 @@
  * vpp_library.c puts this module there before it loads them. Its other names are hidden.
  */
 #define _GNU_SOURCE
+#include "vpp_overflow.h"
 #include "vpp_worker.h"
 
 #include <pthread.h>
@@ -25,16 +26,6 @@
 #define PAUSE_NS 50000
 #define LOOK_EVERY_NS 10000000 /* whether VPP still lives, while it is to signal */
 #define NOWAIT 1	       /* svm_q_conditional_wait_t */
-
-typedef struct /* svm_msg_q_t begins with this, since 21.01 */
-{
-  struct
-  {
-    pthread_mutex_t mutex;
-    pthread_cond_t condition;
-  } *shared;
-  int eventfd;
-} queue_t;
 
 EXPORT int svm_msg_q_or_ring_wait_prod (queue_t *queue, uint32_t ring);
 EXPORT int svm_msg_q_wait_prod (queue_t *queue);
@@ -82,6 +73,8 @@ wait_for_room (queue_t *queue)
 
   if (vcl.worker_index () >= 0 && vpp_hung_up () && vcl.queue_sub && vcl.queue_free_message)
     drop_one (queue);
+  else if (!vpp_overflow (queue))
+    return 0;
   else if (queue->eventfd < 0)
     wait_for_signal (queue);
   else
