@@ -240,4 +240,5 @@ def test_the_process_ends_while_vpp_hangs(own_vpp: VppInstance, tmp_path, waitin
             status = program.process.wait(20)
             assert time.monotonic() - begin < ENDS_WITHIN_S
             assert status != 0
-    assert own_vpp.healthy()
+    assert own_vpp.alive(), own_vpp.log_tail()
+    assert own_vpp.ctl("show version", timeout=20)
