@@ -1,4 +1,4 @@
-"""VPP does not look, and a burst of messages fills its queue: the loop goes on, and VPP finds all when it looks again."""
+"""VPP does not look, and a burst of messages fills its queue: the loop goes on, VPP finds all when it looks again."""
 
 from __future__ import annotations
 
