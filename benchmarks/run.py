@@ -151,7 +151,7 @@ class Bench:
     def _start_vpp(self, stack: contextlib.ExitStack) -> None:
         from testbed.vppinstance import VppInstance
         from vppaio.config import Config
-        from vppaio.vcl import application, probe, vclconf
+        from vppaio.vcl import library, probe, vclconf
         from vppaio.vcl.errors import Unusable
 
         if reason := VppInstance.unavailable():
@@ -160,7 +160,7 @@ class Bench:
         try:
             self.vpp = stack.enter_context(VppInstance(main_core=self.load_cpu))
             config = Config(stack="vpp", app_socket=self.vpp.app_socket)
-            found = application.load_library(probe.app_socket(self.vpp.app_socket).release)
+            found = library.load(probe.app_socket(self.vpp.app_socket).release)
         except (RuntimeError, Unusable) as error:
             self.vpp = None
             self.no_vpp = last_line(str(error))

@@ -39,7 +39,7 @@ from benchmarks.run import Failed, Server, last_line
 from benchmarks.scale import Place, place_of
 from testbed.trouble import Trouble
 from vppaio.config import Config
-from vppaio.vcl import application, probe, vclconf
+from vppaio.vcl import library, probe, vclconf
 
 CONNECTIONS: Final = 64
 MESSAGE: Final = 256  # bytes
@@ -72,10 +72,10 @@ class Load(threading.Thread):
         self._command += ["--table", place.stack]
         self._environment = dict(os.environ)
         if place.vpp:
-            library = application.load_library(probe.app_socket(place.vpp.app_socket).release)
+            found = library.load(probe.app_socket(place.vpp.app_socket).release)
             conf = folder / "load.conf"
             conf.write_text(vclconf.own(Config(stack="vpp", app_socket=place.vpp.app_socket), cut_through=True))
-            self._command += ["--library", library.path]
+            self._command += ["--library", found.path]
             self._environment["VCL_CONFIG"] = str(conf)
 
     def run(self) -> None:

@@ -1,4 +1,7 @@
-"""Each layer imports only from layers with a smaller number: the picture in docs/architecture.md, kept true."""
+"""Each layer imports only from layers with a smaller number: the picture in docs/architecture.md, kept true.
+
+No circles, no long modules.
+"""
 
 from __future__ import annotations
 
@@ -82,3 +85,47 @@ def test_nothing_below_the_loop_knows_the_loop() -> None:
     for path in own_modules():
         if layer_of(module_name(path)) < LAYERS["loop"]:
             assert "vppaio.loop" not in path.read_text(), path
+
+
+# ---- no circles ------------------------------------------------------------------------------------------------------
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or through others."""
+    reachable = {module: set(targets) for module, targets in imports.items()}
+    for middle in imports:  # Warshall's: 60 modules
+        for module in imports:
+            if middle in reachable[module]:
+                reachable[module] |= reachable[middle]
+    groups = {
+        tuple(sorted(other for other in imports if other in reachable[module] and module in reachable[other]))
+        for module in imports
+        if module in reachable[module]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """What only type checkers import counts, too."""
+    imports: dict[str, set[str]] = {}
+    for path in own_modules():
+        imports.setdefault(module_name(path), set()).update(imports_of(path) - {module_name(path)})
+    assert circles({module: targets & imports.keys() for module, targets in imports.items()}) == []
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------------
+
+MOST_LINES = 400
+TOO_LONG = {"transports/stream.pyx", "vcl/libvppcom.c", "vcl/vpp_segments.c"}  # each has a second subject to be found
+
+
+def test_modules_are_small() -> None:
+    files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h")]
+    long = {str(path.relative_to(PACKAGE)) for path in files if len(path.read_text().splitlines()) > MOST_LINES}
+    assert long - TOO_LONG == set(), f"more than {MOST_LINES} lines"
+    assert TOO_LONG - long == set(), "not too long any more: take it off the list"

@@ -12,16 +12,14 @@ import random
 import socket
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from vppaio.loop.base import StackLoop
 from vppaio.reactor.session import SessionTable
 from vppaio.tls.engine import tls_context
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports import connector
 from vppaio.transports.pseudosocket import SessionSocket, host_port_scope
-
-if TYPE_CHECKING:
-    from vppaio.loop.eventloop import EventLoop
 
 _CROWD: Final = 256  # connects at once; a sixteenth of what Config's event_queue_size has room for
 _RETRIES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -57,9 +55,7 @@ _OWN_FOR_S: Final = 10.0  # an address may be taken from VPP's interface
 _own_addresses: weakref.WeakKeyDictionary[SessionTable, dict[str, float]] = weakref.WeakKeyDictionary()  # seen then
 
 
-async def connect_sock(
-    loop: "EventLoop", exceptions: Any, addr_info: Any, local_addr_infos: Any = None
-) -> SessionSocket:
+async def connect_sock(loop: StackLoop, exceptions: Any, addr_info: Any, local_addr_infos: Any = None) -> SessionSocket:
     """A connected SessionSocket for one address; errors are also collected in `exceptions`, as asyncio has it."""
     mine: list[OSError] = []
     exceptions.append(mine)
@@ -91,7 +87,7 @@ def _bind_local(sock: SessionSocket, family: int, local_addr_infos: Any, errors:
     raise OSError(errno.EADDRNOTAVAIL, f"no matching local address with {family=} found")
 
 
-def _require_source(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
+def _require_source(loop: StackLoop, sock: SessionSocket, address: Any) -> None:
     """VPP connects from any address it is told, and hears no answer to one that is not its own: 66 s of silence. Only
     listen compares, so listen there for a moment (up to 0.1 s), once in a while per address and worker. That VPP
     listens at an address of the host stack's, such as 127.0.0.1, does not mean that it can be reached there.
@@ -125,7 +121,7 @@ def _require_source(loop: "EventLoop", sock: SessionSocket, address: Any) -> Non
     known[host] = now
 
 
-async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
+async def sock_connect(loop: StackLoop, sock: SessionSocket, address: Any) -> None:
     """Connect a SessionSocket. Cancelling closes the session, at once for the caller.
 
     Raises:
@@ -148,7 +144,7 @@ async def sock_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> 
     await _try_to_connect(loop, sock, infos[0][4])
 
 
-async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) -> None:
+async def _try_to_connect(loop: StackLoop, sock: SessionSocket, address: Any) -> None:
     host, port, *rest = address
     future = loop.create_future()
     is_new = sock._session is None  # after a failed attempt, or on VPP, where a stream socket is bound only here
@@ -170,7 +166,7 @@ async def _try_to_connect(loop: "EventLoop", sock: SessionSocket, address: Any) 
 
 
 async def start_tls(
-    loop: "EventLoop",
+    loop: StackLoop,
     transport: Any,
     protocol: Any,
     sslcontext: Any,

@@ -3,20 +3,18 @@
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vppaio.loop.base import StackLoop
 from vppaio.loop.connect import sock_connect
 from vppaio.loop.sockets import adopt_bound
 from vppaio.private import SelectorLoop
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
 
-if TYPE_CHECKING:
-    from vppaio.loop.eventloop import EventLoop
-
 
 async def create_datagram_endpoint(
-    loop: "EventLoop",
+    loop: StackLoop,
     protocol_factory: Callable[[], Any],
     local_addr: Any = None,
     remote_addr: Any = None,
@@ -95,7 +93,7 @@ async def create_datagram_endpoint(
 
 
 async def _address_pairs(
-    loop: "EventLoop", local_addr: Any, remote_addr: Any, family: int, proto: int, flags: int
+    loop: StackLoop, local_addr: Any, remote_addr: Any, family: int, proto: int, flags: int
 ) -> list[tuple[int, Any, Any]]:
     """(family, local or None, remote or None) for every family that both ends have."""
     found: dict[int, list[Any]] = {}

@@ -18,11 +18,11 @@ from typing import Any, TypeVar, cast
 
 from vppaio.config import Config
 from vppaio.loop import connect, endpoints, registry, serve, sockets
+from vppaio.loop.base import StackLoop
 from vppaio.loop.scheduler import Scheduler
 from vppaio.loop.stacks import StackEvent, Stacks
 from vppaio.private import SelectorLoop
 from vppaio.reactor.poller import Selector
-from vppaio.reactor.session import Session
 from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
@@ -38,13 +38,6 @@ def _forwards(method: _Method) -> _Method:
     method.__signature__ = inspect.signature(asyncios)  # type: ignore[attr-defined]
     method.__doc__ = asyncios.__doc__
     return method
-
-
-def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
-    """A client that fails the handshake is no error of ours; asyncio reports it in debug mode only, and so does
-    SSLProtocol itself."""
-    if not waiter.cancelled():
-        waiter.exception()
 
 
 def _with_peername(extra: Any, sock: Any) -> dict[str, Any]:
@@ -70,7 +63,7 @@ def _leave_wakeup_fd_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_wakeup_fd_to_parent)
 
 
-class EventLoop(Scheduler, SelectorLoop):
+class EventLoop(Scheduler, StackLoop):
     """An asyncio event loop whose TCP, TLS and UDP endpoints live on VPP where the routes say so, and on the kernel
     otherwise.
 
@@ -212,30 +205,6 @@ class EventLoop(Scheduler, SelectorLoop):
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
-
-    def _start_tls_server(
-        self,
-        session: Session,
-        protocol: Any,
-        sslcontext: Any,
-        extra: dict[str, Any],
-        server: serve.Server | None,
-        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-    ) -> None:
-        """TLS on an accepted session; the protocol hears of it when the handshake is done."""
-        waiter = self.create_future()
-        waiter.add_done_callback(_ignore_handshake_failure)
-        ssl_protocol = TlsProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side=True,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-        StreamTransport(self, session, ssl_protocol, None, extra, server)
 
     @_forwards
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:

@@ -11,6 +11,7 @@ import errno
 import itertools
 import logging
 import weakref
+from asyncio import constants
 from collections.abc import Callable, Iterable
 from socket import (
     AF_UNSPEC,
@@ -23,18 +24,16 @@ from socket import (
     SOL_SOCKET,
     TCP_NODELAY,
 )
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from vppaio.loop.base import StackLoop
 from vppaio.loop.sockets import adopt_bound
 from vppaio.private import BaseServer, SelectorLoop
 from vppaio.reactor.session import Session
+from vppaio.tls.protocol import TlsProtocol
 from vppaio.transports.listener import Listener
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.stream import StreamTransport
-
-if TYPE_CHECKING:
-    from vppaio.loop.eventloop import EventLoop
-
 
 logger = logging.getLogger("vppaio")
 _GONE = "VPP went away, and the listener on {} with it (on_stack_loss=fail)"
@@ -82,7 +81,7 @@ class Server(BaseServer):
 
 
 async def create_server(
-    loop: "EventLoop",
+    loop: StackLoop,
     protocol_factory: Callable[[], Any],
     host: str | Iterable[str] | None = None,
     port: int | None = None,
@@ -165,7 +164,7 @@ def _check_options(
 
 
 async def _resolve(
-    loop: "EventLoop", host: str | Iterable[str] | None, port: int | None, family: int, flags: int
+    loop: StackLoop, host: str | Iterable[str] | None, port: int | None, family: int, flags: int
 ) -> list[tuple[int, Any]]:
     """(family, address) of everything to listen on, each once and in a stable order."""
     hosts = [None] if host == "" else [host] if isinstance(host, str) or not isinstance(host, Iterable) else list(host)
@@ -176,7 +175,7 @@ async def _resolve(
 
 
 def _vpp_socket(
-    loop: "EventLoop",
+    loop: StackLoop,
     family: int,
     address: Any,
     reuse_address: bool | None = None,
@@ -194,7 +193,7 @@ def _vpp_socket(
 
 
 def start_serving(
-    loop: "EventLoop",
+    loop: StackLoop,
     protocol_factory: Callable[[], Any],
     sock: Any,
     sslcontext: Any = None,
@@ -217,8 +216,8 @@ def start_serving(
         StreamTransport(loop, session, protocol_factory(), None, {"peername": peername}, server)
 
     def encrypted(session: Session, peername: Any) -> None:
-        loop._start_tls_server(
-            session, protocol_factory(), sslcontext, {"peername": peername}, server, *timeouts, **named_timeouts
+        _start_tls(
+            loop, session, protocol_factory(), sslcontext, {"peername": peername}, server, *timeouts, **named_timeouts
         )
 
     def give_up() -> None:
@@ -237,3 +236,35 @@ def start_serving(
         (lambda: sock.reopen(backlog)) if restore and isinstance(sock, SessionSocket) else None,
         give_up,
     )
+
+
+def _start_tls(
+    loop: StackLoop,
+    session: Session,
+    protocol: Any,
+    sslcontext: Any,
+    extra: dict[str, Any],
+    server: Server | None,
+    ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+    ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+) -> None:
+    """TLS on an accepted session; the protocol hears of it when the handshake is done."""
+    waiter = loop.create_future()
+    waiter.add_done_callback(_ignore_handshake_failure)
+    ssl_protocol = TlsProtocol(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side=True,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    StreamTransport(loop, session, ssl_protocol, None, extra, server)
+
+
+def _ignore_handshake_failure(waiter: asyncio.Future[None]) -> None:
+    """A client that fails the handshake is no error of ours; asyncio reports it in debug mode only, and so does
+    SSLProtocol itself."""
+    if not waiter.cancelled():
+        waiter.exception()

@@ -13,16 +13,14 @@ import socket
 import stat
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from vppaio.loop import connect
+from vppaio.loop.base import StackLoop
 from vppaio.private import SelectorLoop, check_ssl_socket
 from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.transports.socketio import READABLE, WRITABLE
 from vppaio.transports.stream import StreamTransport
-
-if TYPE_CHECKING:
-    from vppaio.loop.eventloop import EventLoop
 
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 
@@ -78,12 +76,12 @@ def _stand_in(made: SessionSocket, sock: socket.socket) -> None:
         sock.__class__ = _StoodInFor
 
 
-def adopts(loop: "EventLoop", sock: Any, ip: str) -> bool:
+def adopts(loop: StackLoop, sock: Any, ip: str) -> bool:
     """Whether a kernel socket for this address is to be VPP's."""
     return sock.family in _INET and loop._config.adopt_sockets and loop._stacks.stack_for(ip) == "vpp"
 
 
-async def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
+async def adopt_bound(loop: StackLoop, sock: Any) -> Any:
     """A SessionSocket bound to the address of `sock`, if that is VPP's and `sock` has no peer; else `sock`."""
     check_ssl_socket(sock)  # asyncio would see the SessionSocket only
     # Not only socket.socket: gunicorn's workers hand over its TCPSocket, which forwards to one. What has no `close`, as
@@ -100,7 +98,7 @@ async def adopt_bound(loop: "EventLoop", sock: Any) -> Any:
     return made
 
 
-def _check_non_blocking(loop: "EventLoop", sock: Any) -> None:
+def _check_non_blocking(loop: StackLoop, sock: Any) -> None:
     """asyncio's check in debug mode, in asyncio's words."""
     if loop._debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
@@ -114,7 +112,7 @@ def _is_connected(sock: socket.socket) -> bool:
     return True
 
 
-async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
+async def sock_connect(loop: StackLoop, sock: Any, address: Any) -> None:
     made = session_socket(sock)
     if made is not None:
         _check_non_blocking(loop, sock)
@@ -142,7 +140,7 @@ async def sock_connect(loop: "EventLoop", sock: Any, address: Any) -> None:
         raise
 
 
-async def _repeat(loop: "EventLoop", sock: SessionSocket, events: int, attempt: Callable[[], Any]) -> Any:
+async def _repeat(loop: StackLoop, sock: SessionSocket, events: int, attempt: Callable[[], Any]) -> Any:
     """Try until it does not block."""
     while True:
         try:
@@ -151,7 +149,7 @@ async def _repeat(loop: "EventLoop", sock: SessionSocket, events: int, attempt: 
             await sock.io.wait(loop, events)  # not asked for before: it would make a session, and sendto binds first
 
 
-async def _sendall(loop: "EventLoop", sock: SessionSocket, data: Any) -> None:
+async def _sendall(loop: StackLoop, sock: SessionSocket, data: Any) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[await _repeat(loop, sock, WRITABLE, lambda: sock.send(view)) :]  # noqa: B023  awaited in its round
@@ -166,7 +164,7 @@ _READS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
-def _on_session(loop: "EventLoop", name: str, sock: SessionSocket, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+def _on_session(loop: StackLoop, name: str, sock: SessionSocket, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
     if name == "sock_sendall":
         return _sendall(loop, sock, *args)
     if name == "sock_sendto":
@@ -174,7 +172,7 @@ def _on_session(loop: "EventLoop", name: str, sock: SessionSocket, args: tuple[A
     return _repeat(loop, sock, READABLE, lambda: _READS[name](sock, *args))
 
 
-async def _on_kernel_socket(loop: "EventLoop", name: str, sock: Any, args: tuple[Any, ...]) -> Any:
+async def _on_kernel_socket(loop: StackLoop, name: str, sock: Any, args: tuple[Any, ...]) -> Any:
     """As asyncio does it, but for the waiting: see `Poller.wait_once`."""
     write = name.startswith("sock_send")
     if name == "sock_sendall":
@@ -205,7 +203,7 @@ async def _on_kernel_socket(loop: "EventLoop", name: str, sock: Any, args: tuple
         return done
 
 
-def perform(loop: "EventLoop", name: str, sock: Any, *args: Any) -> Coroutine[Any, Any, Any]:
+def perform(loop: StackLoop, name: str, sock: Any, *args: Any) -> Coroutine[Any, Any, Any]:
     """The sock_* method `name`, on the kernel's socket or on the session."""
     made = session_socket(sock)
     check_ssl_socket(sock)
@@ -231,7 +229,7 @@ async def as_native(fallback: Callable[..., Any], target: Any, file: Any, offset
     return sent
 
 
-async def sendfile(loop: "EventLoop", transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:
+async def sendfile(loop: StackLoop, transport: StreamTransport, file: Any, offset: int, count: int | None) -> int:
     """What `loop.sendfile` tries first: the kernel's sendfile, for a connection on the host stack.
 
     Raises:

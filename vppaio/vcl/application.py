@@ -20,22 +20,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import ctypes.util
 import errno
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from vppaio.config import IN_VCL_CONFIG, Config
-from vppaio.vcl import probe, room, vclconf
+from vppaio.vcl import library, probe, room, vclconf
 from vppaio.vcl._vcl import ffi, lib
 from vppaio.vcl.errors import Unusable, os_error
 
-LIBRARY_VARIABLE: Final = "VPPAIO_LIBVPPCOM"
-INSTALL: Final = "install VPP's packages, see docs/guide.md, or use stack=host"
 INSTALLED_VCL_CONF: Final = "/etc/vpp/vcl.conf"
 _ATTACH_LIMIT_S: Final = 4.0  # libvppcom's own limit is 3 s (vpp_asking.h); if it comes to nothing, it is left behind
 _HANGS_AFTER_S: Final = 2.0  # an answer that took longer was none
@@ -48,14 +45,6 @@ _OF_THE_PROCESS: Final = ("app_name", "vcl_config", *IN_VCL_CONFIG)  # all loops
 
 
 @dataclass(frozen=True)
-class Library:
-    """libvppcom as found on this machine."""
-
-    path: str
-    release: str
-
-
-@dataclass(frozen=True)
 class _Attached:
     config: Config
     app_socket: str
@@ -65,7 +54,6 @@ class _Attached:
 _changed = threading.Condition()  # guards what follows; never held while VPP is asked
 _asking = False  # a thread asks VPP for the application, or for a worker
 _hung: Unusable | None = None  # what the last one that asked had to hear, if VPP did not answer
-_library_lock = threading.Lock()
 _attached: _Attached | None = None
 _forked = False
 _failed: str = ""  # why libvppcom said no; it takes no second question
@@ -156,7 +144,7 @@ def attach_or_explain(
         if _is_attached_with(config):
             return
         room.require(room.sizes_of(config, named))
-        _find_library(app_socket, report)
+        library.find(app_socket, report)
         _attach(config, named, app_socket, cut_through)
 
 
@@ -184,7 +172,7 @@ def _attach(config: Config, named: vclconf.VclConf | None, app_socket: str, cut_
     os.register_at_fork(after_in_child=_after_fork_in_child)
     atexit.register(detach)
     try:
-        with _vcl_settings(named.text if named else vclconf.own(config, cut_through=cut_through), named is not None):
+        with vclconf.settings(named.text if named else vclconf.own(config, cut_through=cut_through), named is not None):
             _create_application(config, app_socket, sizes)
     except Unusable as reason:
         _failed = str(reason)
@@ -218,7 +206,7 @@ def look_for_vpp(config: Config) -> None:
             if named:
                 named.require()
             room.require(room.sizes_of(config, named))
-            _find_library(named.app_socket if named else config.app_socket, lambda **_: None)
+            library.find(named.app_socket if named else config.app_socket, lambda **_: None)
     except Unusable as reason:
         raise reason.as_error() from None
 
@@ -240,96 +228,6 @@ def _compare(old: Config, new: Config) -> None:
                 f"{name}: this process is attached to VPP with {was!r} and cannot change to {asked!r}; "
                 "attach is once per process"
             )
-
-
-def _find_library(app_socket: str, report: Callable[..., None]) -> None:
-    """Load libvppcom and see that the VPP behind `app_socket` is there and of the same release."""
-    vpp: probe.Vpp | None = None
-    unreachable: Unusable | None = None
-    try:
-        vpp = probe.app_socket(app_socket)
-        report(vpp_pid=vpp.pid, vpp_release=vpp.release)
-    except Unusable as reason:
-        unreachable = reason
-    with _library_lock:
-        library = load_library(vpp.release if vpp else "")
-    report(libvppcom=library.path, libvppcom_release=library.release)
-    if unreachable is not None:
-        raise unreachable
-    assert vpp is not None
-    # Shared memory has no version of its own: another release's libvppcom attaches, and reads garbage.
-    if library.release and vpp.release and library.release != vpp.release:
-        raise Unusable(
-            "release-mismatch",
-            errno.EPROTONOSUPPORT,
-            f"libvppcom is {library.release} ({library.path}), the running VPP is {vpp.release} (pid {vpp.pid})",
-            f"install libvppcom {vpp.release}, or restart VPP after its upgrade; {LIBRARY_VARIABLE} can name a file",
-        )
-
-
-def load_library(release: str = "") -> Library:
-    """Load the libvppcom that VPPAIO_LIBVPPCOM names, or the one that fits `release`, or any.
-
-    Raises:
-        Unusable: there is none, or none from 21.10 on.
-    """
-    message = ffi.new("char[1024]")
-    named = os.environ.get(LIBRARY_VARIABLE)
-    for candidate in [named] if named else _candidates(release):
-        rc = lib.vppaio_vpp_open(os.fsencode(candidate), message, len(message))
-        if rc == 0:
-            return Library(_text(lib.vppaio_vpp_library()), _text(lib.vppaio_vpp_release())[:5])
-        said = _text(message)
-        if -rc in (errno.ENOSYS, errno.ENOTSUP):
-            raise Unusable("library-too-old", -rc, f"{candidate}: {said}", "install VPP 21.10 or later")
-        if named or os.path.basename(candidate) not in said:  # it is there, but something it needs is not
-            cure = f"correct {LIBRARY_VARIABLE}" if named else f"{INSTALL}; {LIBRARY_VARIABLE} can name another file"
-            raise Unusable("library-missing", errno.ENOENT, f"cannot load libvppcom: {said}", cure)
-    raise Unusable(
-        "library-missing",
-        errno.ENOENT,
-        f"libvppcom {release}".rstrip() + " is not installed here",
-        f"{INSTALL}; {LIBRARY_VARIABLE} can name the file",
-    )
-
-
-def _candidates(release: str) -> Iterator[str]:
-    if release:
-        yield f"libvppcom.so.{release}"
-    yield "libvppcom.so"  # a link that comes with VPP's development files
-    if found := ctypes.util.find_library("vppcom"):  # asks ldconfig, and takes its time
-        yield found
-
-
-def _text(chars: Any) -> str:
-    return os.fsdecode(ffi.string(chars))
-
-
-@contextlib.contextmanager
-def _vcl_settings(conf: str, with_environment: bool) -> Iterator[None]:
-    """Have VCL find `conf` as its vcl.conf, and the environment's variables that override it, or none of them."""
-    # Memory with a path: nothing to remove, and nobody else can read or change it.
-    memory = os.memfd_create("vcl.conf")
-    try:
-        _write_all(memory, conf.encode(errors="surrogateescape"))
-        variables = {
-            key: value
-            for key, value in os.environ.copy().items()
-            if key.startswith("VCL_") and (with_environment or key == "VCL_DEBUG")
-        }
-        variables["VCL_CONFIG"] = f"/proc/self/fd/{memory}"
-        text = b"".join(os.fsencode(f"{key}={value}") + b"\0" for key, value in variables.items())
-        if lib.vppaio_vpp_settings(text, len(text)) < 0:
-            raise MemoryError
-        yield
-    finally:
-        os.close(memory)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _create_application(config: Config, app_socket: str, sizes: room.Sizes) -> None:
@@ -471,10 +369,9 @@ def detach() -> None:
 
 def _after_fork_in_child() -> None:
     """The child has VCL's memory but not its place: refuse everything, and let it exit without harm to the parent."""
-    global _attached, _asking, _changed, _forked, _library_lock
+    global _attached, _asking, _changed, _forked
     lib.vppaio_vpp_forked()
     _changed = threading.Condition()  # another thread of the parent may have held it
-    _library_lock = threading.Lock()
     _asking = False
     _attached = None
     _forked = True

@@ -7,16 +7,18 @@ is read here first, by the same rules, and told off.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vppaio.config import BYTES_OF_AN_EVENT, IN_VCL_CONFIG, SETTINGS, Config
+from vppaio.vcl._vcl import lib
 from vppaio.vcl.errors import Unusable
 
 # Bounds listen and a UDP bind, the calls that wait for VPP on a loop; VCL's default is ten minutes. As long as for the
@@ -230,3 +232,30 @@ def read(path: str, environment: Mapping[str, str] | None = None) -> VclConf:
     except OSError as error:
         cure = "name an existing vcl.conf, or none" if error.errno == errno.ENOENT else "let this user read it"
         raise Unusable("vcl-conf", error.errno or errno.EIO, f"{path}: {error.strerror}", cure) from None
+
+
+@contextlib.contextmanager
+def settings(conf: str, with_environment: bool) -> Iterator[None]:
+    """Have VCL find `conf` as its vcl.conf, and the environment's variables that override it, or none of them."""
+    # Memory with a path: nothing to remove, and nobody else can read or change it.
+    memory = os.memfd_create("vcl.conf")
+    try:
+        _write_all(memory, conf.encode(errors="surrogateescape"))
+        variables = {
+            key: value
+            for key, value in os.environ.copy().items()
+            if key.startswith("VCL_") and (with_environment or key == "VCL_DEBUG")
+        }
+        variables["VCL_CONFIG"] = f"/proc/self/fd/{memory}"
+        text = b"".join(os.fsencode(f"{key}={value}") + b"\0" for key, value in variables.items())
+        if lib.vppaio_vpp_settings(text, len(text)) < 0:
+            raise MemoryError
+        yield
+    finally:
+        os.close(memory)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
