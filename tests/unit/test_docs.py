@@ -140,10 +140,18 @@ def test_every_statistic_is_in_operations() -> None:
         assert f"| `{name}` | {kind} | {field.meaning} |" in text
 
 
-@pytest.mark.parametrize("folder", ["tests"])
-def test_every_folder_is_in_its_readme(folder: str) -> None:
-    text = (ROOT / folder / "README.md").read_text()
-    there = {path.name for path in (ROOT / folder).iterdir() if path.is_dir() and any(path.glob("*.py"))}
+def test_every_difference_on_vpp_names_its_test() -> None:
+    text = (ROOT / "docs" / "differences.md").read_text()
+    _, _, *rows = re.findall(r"^\|.*\|$", text.partition("## VPP\n")[2].partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) > 12
+    named = [name for row in rows for name in row.strip("|").split("|")[-1].strip().split(", ")]
+    named += re.findall(r"\btests/(\w+/\w+\.py)\b", text)
+    assert not [name for name in named if not (ROOT / "tests" / name).is_file()]
+
+
+def test_every_folder_is_in_its_readme() -> None:
+    text = (ROOT / "tests" / "README.md").read_text()
+    there = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == there
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,3 +47,27 @@ def test_loops_of_one_process_share_an_address(site: VppSite) -> None:
         for loop in loops:
             loop.result(PATIENCE)
     assert set(answers) == {b"a", b"b"}
+
+
+SECOND = """
+import asyncio, vppaio
+
+async def main():
+    await asyncio.start_server(print, {address!r}, {port}, reuse_port=True)
+
+vppaio.run(main())
+"""
+
+
+def test_reuse_port_is_accepted_and_lets_no_second_process_in(site: VppSite) -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda *_: None, site.address, 0, reuse_port=True)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            program = SECOND.format(address=site.address, port=port)
+            with site.python("-c", program, stderr=subprocess.STDOUT) as second:
+                said, _ = await asyncio.to_thread(second.communicate, timeout=PATIENCE * 2)
+            assert second.returncode == 1
+            assert "Address already in use" in said
+
+    site.run(main)
