@@ -78,11 +78,12 @@ pin (int cpu)
     give_up ("cannot pin to CPU %d: %m", cpu);
 }
 
-/* `library` is libvppcom's file; VCL itself reads its vcl.conf from VCL_CONFIG. */
+/* `library` is libvppcom's file; VCL reads the vcl.conf that VCL_CONFIG names. */
 static void
 open_stack (stack *s, const char *name, const char *library, const char *application)
 {
-  char message[1024];
+  const char *config = getenv ("VCL_CONFIG");
+  char message[1024], variable[4200];
   s->is_host = strcmp (name, "host") == 0;
   if (s->is_host)
     {
@@ -93,6 +94,9 @@ open_stack (stack *s, const char *name, const char *library, const char *applica
     {
       if (vppaio_vpp_open (library, message, sizeof (message)) < 0)
 	give_up ("%s", message);
+      /* VCL sees what it is given, not the environment (vpp_settings.c). */
+      snprintf (variable, sizeof (variable), "VCL_CONFIG=%s", config ? config : "");
+      checked (vppaio_vpp_settings (variable, strlen (variable) + 1), "settings");
       checked (vppaio_vpp_attach (application), "attach");
       s->ops = vppaio_vpp_ops ();
       s->worker = 0;
