@@ -176,3 +176,25 @@ def test_no_connection_ends_of_what_waits_in_the_error_queue(kind: Callable[[Any
     for case, theirs, ours in zip(cases, *found, strict=True):
         assert ours == theirs, case
     print(f"{len(cases)} cases of {kind.__name__}")
+
+
+def test_no_loop_turns_for_what_waits_in_the_error_queue() -> None:
+    """asyncio's does, until the program has taken it: differences.md."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, _ = await loop.create_connection(Recorder, *listener.getsockname())
+            with listener.accept()[0]:
+                sock = transport.get_extra_info("socket")
+                timestamps(sock)
+                transport.write(b"x")
+                while not has_error(sock):  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                before = loop.statistics()["turns"]
+                await asyncio.sleep(0.2)
+                assert has_error(sock)
+                assert loop.statistics()["turns"] - before < 20
+                transport.abort()
+
+    vppaio.run(main(), config=HostSite.config)

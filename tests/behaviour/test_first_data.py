@@ -412,3 +412,28 @@ def compare(stack: Site, chosen: list[Any]) -> None:
 @pytest.mark.parametrize("way", STREAMS + TLS_STREAMS + DATAGRAMS)
 def test_no_data_before_those_that_the_connection_woke(stack: Site, way: str) -> None:
     compare(stack, [case for case in cases() if case[0] == way])
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # asyncio's own, which it leaves to be freed
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_factory_that_fails_goes_unreported(stack: Site) -> None:
+    """asyncio tells of it in debug mode only: differences.md. The connection ends on both."""
+
+    async def main(site: Site) -> list[str]:
+        loop = asyncio.get_running_loop()
+        told: list[str] = []
+        loop.set_exception_handler(lambda loop, context: told.append(repr(context["exception"])))
+
+        def factory() -> asyncio.Protocol:
+            raise ZeroDivisionError
+
+        server = await loop.create_server(factory, site.address, 0)
+        with site.connect(server.sockets[0].getsockname()[1]) as peer:
+            assert await asyncio.to_thread(peer.recv, 1) == b""
+        server.close()
+        await server.wait_closed()
+        return told
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        assert runner.run(main(HostSite())) == []
+    assert stack.run(lambda: main(stack)) == ["ZeroDivisionError()"]
