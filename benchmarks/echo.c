@@ -200,7 +200,7 @@ main (int argc, char **argv)
 	else if (index = (uint32_t) events[i].data.u64, connections[index].open)
 	  on_stream (&connections[index], events[i].events);
     }
-  /* VPP 26.06 dies when an application leaves before VPP has digested its last accept (vcl-facts 9.6). */
+  /* VPP 26.06 dies when an application leaves before VPP has digested its last accept (docs/vpp.md 9.6). */
   while (!s->is_host && vppaio_vpp_since_accept () < 0.4)
     {
       vppaio_vpp_poll_all ();

@@ -160,7 +160,7 @@ def test_every_address_that_failed_is_named(stack: Site) -> None:
 
 @pytest.mark.vpp
 def test_address_of_vpp_itself_without_a_listener_fails_within_a_timeout(vpp_site: VppSite) -> None:
-    """VPP drops a SYN to itself: nothing is heard for 66 s (vcl-facts 8.2). So the orphan stays for as long."""
+    """VPP drops a SYN to itself: nothing is heard for 66 s (docs/vpp.md 8.2). So the orphan stays for as long."""
 
     async def main() -> None:
         with pytest.raises(TimeoutError):

@@ -369,7 +369,7 @@ class Service:
 @pytest.mark.trap("12: leaving before VPP has digested an accept", guard="vppaio/vcl/application.py: detach")
 @pytest.mark.parametrize("way", ["sys.exit(3)", "os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_exit_right_after_accept_leaves_the_stack_whole(stack: Site, way: str) -> None:
-    """VPP 26.06 may crash on it (vcl-facts 9.6); the fixture fails this test if it did."""
+    """VPP 26.06 may crash on it (docs/vpp.md 9.6); the fixture fails this test if it did."""
     rounds = 50 if way == "sys.exit(3)" and stack.name == "vpp" else 3
     if way != "sys.exit(3)" and stack.name == "vpp":
         pytest.skip("an application that ends without exit handlers may take VPP 26.06 down: see vcl.application")

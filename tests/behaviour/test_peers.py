@@ -269,7 +269,7 @@ vppaio.run(main(), config=config)
 
 
 def test_half_close_through_shared_memory_is_seen_when_the_peer_closes(vpp_site: VppSite) -> None:
-    """VPP has no half-close there (vcl-facts 5.7): nothing is lost, but the end comes with the close."""
+    """VPP has no half-close there (docs/vpp.md 5.7): nothing is lost, but the end comes with the close."""
     stack = vpp_site
 
     async def main() -> None:

@@ -176,7 +176,7 @@ def test_service_survives_the_death_of_vpp(own_vpp: VppInstance) -> None:
                 assert news["connecting"] == "ConnectionResetError"
                 assert news["errors"] == []
                 assert elapsed < 2.0
-                assert news["longest_gap"] < 1.5  # VCL itself sleeps for 1 s when it notices (vcl-facts 9.1)
+                assert news["longest_gap"] < 1.5  # VCL itself sleeps for 1 s when it notices (docs/vpp.md 9.1)
                 vpp.start()
             assert "serving" in service.hears()
             assert serves_again(site, 4000)

@@ -442,7 +442,7 @@ def send_and_finish(stack: Site, port: int, data: bytes) -> socket.socket:
 @pytest.mark.trap("6: 2 s after the FIN unread data is dropped", guard="vppaio/transports/inbound.pyx: drain_to_inbox")
 @pytest.mark.parametrize("size", [1, 900_000, 4_000_000])  # the rx FIFO has 1 MiB, so the last FIN waits in the kernel
 def test_pausing_3_s_after_the_peers_fin_loses_nothing(stack: Site, size: int) -> None:
-    """On VPP the CLOSE_WAIT timer drops what is unread 2 s after the FIN, without an event (vcl-facts 5.7)."""
+    """On VPP the CLOSE_WAIT timer drops what is unread 2 s after the FIN, without an event (docs/vpp.md 5.7)."""
     data = random.Random(size).randbytes(size)
 
     class Paused(Recorder):

@@ -13,7 +13,7 @@ from tests.differential.player import Rule
 RULES: Final[dict[str, dict[str, str]]] = {
     "vpp": {
         Rule.RESET_DROPS_UNREAD: (
-            "VPP empties the rx FIFO when a reset arrives (read = ECONNRESET, vcl-facts 4.4); the kernel lets a reader "
+            "VPP empties the rx FIFO when a reset arrives (ECONNRESET, docs/vpp.md 4.4); the kernel lets a reader "
             "have what came before. No peer resets while its data is under way."
         ),
         Rule.UNREAD_CLOSE_CUTS: (

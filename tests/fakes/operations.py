@@ -254,7 +254,7 @@ class Operations:
             if child.remote is not None:
                 child.remote.receive_reset()
             self.session_close(child.handle)
-        # A connect that succeeds later is taken back by VPP; what never connects keeps its slot (vcl-facts 5.8).
+        # A connect that succeeds later is taken back by VPP; what never connects keeps its slot (docs/vpp.md 5.8).
         if session.state in (State.NEW, State.BOUND) or (session.state is State.CONNECTING and session.connect_error):
             self.leaked += bool(self.traps & lib.VCL_TRAP_CONNECT_LEAKS and session.is_stream)
         if session.is_stream and session.remote is not None:

@@ -2,7 +2,7 @@
 
 Two sessions of one connection point to each other through `remote`; the bytes that one has written lie in the other's
 `rx`. News travels as messages through the worker's queue, as in VPP, and becomes an event only when the queue is
-drained: that is where VCL's rules of edge triggering live (vcl-facts 4), in `Worker._event`.
+drained: that is where VCL's rules of edge triggering live (docs/vpp.md 4), in `Worker._event`.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Worker:
     # -- epoll --------------------------------------------------------------------------------------------------------
 
     def join(self, session: Session, mask: int, data: int) -> None:
-        """EPOLL_CTL_ADD: what already holds is parked. A listener's queue is not looked at (vcl-facts 4.6)."""
+        """EPOLL_CTL_ADD: what already holds is parked. A listener's queue is not looked at (docs/vpp.md 4.6)."""
         session.is_member, session.mask, session.data = True, mask, data
         self._park(session, mask)
 
@@ -243,7 +243,7 @@ class Worker:
     # -- the stack's death --------------------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Notice that the stack is gone (vcl-facts 9.1). Only ready streams hear of it, and nothing works any more."""
+        """Notice that the stack is gone (docs/vpp.md 9.1). Only ready streams hear of it, and nothing works then."""
         self.detached = True
         self._queue.clear()
         self._delayed.clear()

@@ -26,11 +26,9 @@ PAGES = [
     ROOT / "benchmarks" / "README.md",
 ]
 _CODE_SUFFIXES = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".toml", ".md")
-# "docs/vpp.md 4.4", and the older "vcl-facts 3, 4.4", whose numbers are the same.
-_REFERENCE = re.compile(
-    r"(?:docs/(\w+\.md)|vcl-facts(?:\.md)?(?:, section)?),? (\d+(?:\.\d+)*(?:(?:, | and )\d+(?:\.\d+)*)*)"
-)
-_PRIVATE_NOTES = re.compile(r"\b(?:worker-facts|tls-facts|peers\.md|design\.md|style\.md)\b")
+# "docs/vpp.md 4.4", or "docs/vpp.md 3, 4.4".
+_REFERENCE = re.compile(r"docs/(\w+\.md),? (\d+(?:\.\d+)*(?:(?:, | and )\d+(?:\.\d+)*)*)")
+_PRIVATE_NOTES = re.compile(r"\b(?:vcl-facts|worker-facts|tls-facts|peers\.md|design\.md|style\.md)\b")
 _FUNCTION = re.compile(r"`([\w/]+\.(?:pyx|py|c|h)): (\w+(?:\.\w+)?)`")
 
 
@@ -61,13 +59,13 @@ def references(text: str) -> list[tuple[str, str]]:
     """(page, section) of each reference; one may name several sections."""
     found = []
     for match in _REFERENCE.finditer(re.sub(r"\s+(?:[#*]+ +)?", " ", text)):
-        found += [(match[1] or "vpp.md", number) for number in re.split(r", | and ", match[2])]
+        found += [(match[1], number) for number in re.split(r", | and ", match[2])]
     return found
 
 
 def test_references_are_found() -> None:
     """A rule that finds nothing to judge is kept by everybody."""
-    assert references("(docs/vpp.md 4.4) and vcl-facts 3, 4, 9") == [
+    assert references("(docs/vpp.md 4.4) and docs/vpp.md 3, 4, 9") == [
         ("vpp.md", "4.4"),
         *(("vpp.md", number) for number in ("3", "4", "9")),
     ]

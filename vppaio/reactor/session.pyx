@@ -48,7 +48,7 @@ cdef class SessionHandler(GatheringHandler):
         raise NotImplementedError("on_events")
 
     cdef int on_lost(self) except -1:
-        """The stack is gone, and the session with it. VCL tells only some sessions (vcl-facts 9.1), so the worker
+        """The stack is gone, and the session with it. VCL tells only some sessions (docs/vpp.md 9.1), so the worker
         tells all."""
         return self.on_events(EPOLLERR | EPOLLHUP)
 
@@ -77,7 +77,7 @@ cdef class Session:
         return 0
 
     cdef int rearm(self) except -1:
-        """Ask for events again: VCL clears the mask of a session once the peer has closed (vcl-facts 4.4)."""
+        """Ask for events again: VCL clears the mask of a session once the peer has closed (docs/vpp.md 4.4)."""
         self.ops.epoll_ctl(
             self.worker.vep, EPOLL_CTL_MOD, self.handle, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, self.tag
         )

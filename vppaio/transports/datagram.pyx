@@ -3,7 +3,7 @@
 The rules are those of asyncio.selector_events._SelectorDatagramTransport: a datagram is sent at once or waits in the
 backlog whole; errors of sending and receiving go to `error_received`, and the endpoint lives on.
 
-VPP's UDP differs in ways that the table names as traps (vcl_ops.h, vcl-facts 6), answered here:
+VPP's UDP differs in ways that the table names as traps (vcl_ops.h, docs/vpp.md 6), answered here:
 
 - EAGAIN on send is never followed by EPOLLOUT, and an empty datagram in the rx FIFO silences the session until a
   further one is queued and somebody looks. Both are answered by a timer: soon after EAGAIN on send or an event that brought

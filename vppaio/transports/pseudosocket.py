@@ -2,8 +2,8 @@
 
 asyncio's own code (Server, create_connection) and frameworks expect a socket object: its family, its names, a few
 options. This one answers for a VPP session. Options that VCL stores are stored; VPP's TCP acts on none of them,
-because it has neither Nagle's delay nor keepalive (vcl-facts 5.9). Options it does not know raise, as on a socket, and
-at once: also while there is no session that could be asked.
+because it has neither Nagle's delay nor keepalive (docs/vpp.md 5.9). Options it does not know raise, as on a socket,
+and at once: also while there is no session that could be asked.
 
 Made by loop.serve and loop.connect, and by a transport that is asked for its socket.
 """

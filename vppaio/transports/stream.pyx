@@ -120,7 +120,7 @@ cdef class StreamTransport(InboundStream):
 
     def _look_at_half_open(self):
         """VPP says nothing when a connection ends whose peer had sent its FIN before, by the CLOSE_WAIT timer or by a reset
-        (vcl-facts 4.4). A writer would wait for ever, so ask."""
+        (docs/vpp.md 4.4). A writer would wait for ever, so ask."""
         cdef Session session = self.session
         self.half_open = None
         if self.lost_writes or session.closed:

@@ -36,7 +36,7 @@ from vppaio.vcl.errors import Unusable, os_error
 INSTALLED_VCL_CONF: Final = "/etc/vpp/vcl.conf"
 _ATTACH_LIMIT_S: Final = 4.0  # libvppcom's own limit is 3 s (vpp_asking.h); if it comes to nothing, it is left behind
 _HANGS_AFTER_S: Final = 2.0  # an answer that took longer was none
-# VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (vcl-facts 9.6).
+# VPP 26.06 dies when an application leaves before VPP has handled its last accept. 0.3 s are enough (docs/vpp.md 9.6).
 _DIGEST_S: Final = 0.4
 _LOOK_EVERY_S: Final = 0.01
 _RESTORE_LIMIT_S: Final = 3.0  # VCL's own second, and loops ask for a lost VPP four times a second
