@@ -253,27 +253,35 @@ class EventLoop(Scheduler, StackLoop):
 
     # ---- sockets that the caller owns ---------------------------------------------------------------------------
 
+    @_forwards
     async def sock_connect(self, sock: Any, address: Any) -> None:
         await sockets.sock_connect(self, sock, address)
 
+    @_forwards
     async def sock_accept(self, sock: Any) -> Any:
         return await sockets.perform(self, "sock_accept", sock)
 
+    @_forwards
     async def sock_recv(self, sock: Any, n: int) -> Any:
         return await sockets.perform(self, "sock_recv", sock, n)
 
+    @_forwards
     async def sock_recv_into(self, sock: Any, buf: Any) -> Any:
         return await sockets.perform(self, "sock_recv_into", sock, buf)
 
+    @_forwards
     async def sock_recvfrom(self, sock: Any, bufsize: int) -> Any:
         return await sockets.perform(self, "sock_recvfrom", sock, bufsize)
 
+    @_forwards
     async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> Any:
         return await sockets.perform(self, "sock_recvfrom_into", sock, buf, nbytes)
 
+    @_forwards
     async def sock_sendall(self, sock: Any, data: Any) -> None:
         await sockets.perform(self, "sock_sendall", sock, data)
 
+    @_forwards
     async def sock_sendto(self, sock: Any, data: Any, address: Any) -> Any:
         return await sockets.perform(self, "sock_sendto", sock, data, address)
 

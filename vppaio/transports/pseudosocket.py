@@ -19,35 +19,18 @@ from collections.abc import Callable
 from typing import Any
 
 from vppaio.reactor.session import TCP, UDP, Session, SessionTable
-from vppaio.transports import destination
+from vppaio.transports import destination, options
+from vppaio.transports.socketcalls import SocketCalls
 from vppaio.transports.socketio import SocketIO
 
 # vcl_ops.h
 _TRAP_CONNECT_LEAKS = 1 << 1
 _TRAP_PORT_ZERO = 1 << 2
 
-# Accepted and without effect, and not for VCL to see: VPP's TCP has no keepalive, and its buffers are the FIFOs that
-# Config sizes. Clients set them unguarded (redis-py), so refusing would break them for nothing.
-_WITHOUT_EFFECT = {
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
-    (socket.SOL_SOCKET, socket.SO_RCVBUF),
-    (socket.SOL_SOCKET, socket.SO_SNDBUF),
-}
-
-_LINGER = (socket.SOL_SOCKET, socket.SO_LINGER)
-_PREFIXES = {
-    socket.SOL_SOCKET: "SO_",
-    socket.IPPROTO_IP: "IP_",
-    socket.IPPROTO_IPV6: "IPV6_",
-    socket.IPPROTO_TCP: "TCP_",
-    socket.IPPROTO_UDP: "UDP_",
-}
-
 EPHEMERAL_PORTS = range(32768, 61000)  # Linux's own default range
 
 
-class SessionSocket:
+class SessionSocket(SocketCalls):
     """A socket object on a session.
 
     Args:
@@ -103,7 +86,7 @@ class SessionSocket:
         return self._session
 
     def _apply(self, option: tuple[int, int], value: int) -> None:
-        if option not in _WITHOUT_EFFECT or not self._is_made_late:
+        if option not in options.WITHOUT_EFFECT or not self._is_made_late:
             self.session.set_option(*option, value)
 
     @property
@@ -142,7 +125,10 @@ class SessionSocket:
                 os.eventfd_read(self._poll_fd)
 
     def bind(self, address: tuple[Any, ...]) -> None:
-        """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there."""
+        """Bind to a numeric address. VCL: vppcom_session_bind.
+
+        On VPP errors of a stream socket come with `listen`, as VCL checks there.
+        """
         self._bound = tuple(address)
         if not self.worker.traps & _TRAP_PORT_ZERO:
             self.session.bind(*host_port_scope(self._bound))
@@ -155,7 +141,7 @@ class SessionSocket:
             self._retry_ports(lambda: self.session.bind(*host_port_scope(self._bound)))
 
     def listen(self, backlog: int = 128) -> None:
-        """Start to accept. Listening sockets stay as they are.
+        """Start to accept. Listening sockets stay as they are. VCL: vppcom_session_listen.
 
         Raises:
             OSError: EADDRINUSE, EADDRNOTAVAIL.
@@ -194,6 +180,7 @@ class SessionSocket:
         return self.session
 
     def getsockname(self) -> tuple[Any, ...]:
+        """Where it is bound: ("0.0.0.0", 0) before. VCL: vppcom_session_attr."""
         self._require_open()
         if self._bound is not None:
             return self._bound  # VCL overwrites a datagram session's own address with that of the last datagram
@@ -202,12 +189,22 @@ class SessionSocket:
         return self._session.local_address()
 
     def getpeername(self) -> tuple[Any, ...]:
+        """Where it is connected to. VCL: vppcom_session_attr.
+
+        Raises:
+            OSError: ENOTCONN, it is not.
+        """
         self._require_open()
         if self._session is None:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         return self._session.peer_address()
 
     def getsockopt(self, level: int, option: int, buflen: int = 0) -> int | bytes:
+        """An option's number; with `buflen` as so many bytes. VCL: vppcom_session_attr.
+
+        Raises:
+            OSError: ENOPROTOOPT, the stack does not know the option.
+        """
         self._require_open()
         if (level, option) in self._options:
             value = self._options[level, option]
@@ -216,27 +213,23 @@ class SessionSocket:
         return value.to_bytes(4, "little")[:buflen] if buflen else value
 
     def setsockopt(self, level: int, option: int, value: int | bytes | None, optlen: int = 0) -> None:
-        """Set an integer option.
+        """Set an integer option. VCL: vppcom_session_attr.
 
         Raises:
             OSError: ENOPROTOOPT, the stack does not know the option.
         """
         self._require_open()
         key = (level, option)
-        late = self._is_made_late and key not in _WITHOUT_EFFECT
-        if key == _LINGER or (late and not self.worker.has_option(level, option)):
-            cure = "; use the transport's abort()" if key == _LINGER else ""
-            raise OSError(errno.ENOPROTOOPT, f"Protocol not available: sessions have no {_name(level, option)}{cure}")
-        number = value if isinstance(value, int) else self._number(level, option, value)
+        late = self._is_made_late and key not in options.WITHOUT_EFFECT
+        if key == options.LINGER or (late and not self.worker.has_option(level, option)):
+            cure = "; use the transport's abort()" if key == options.LINGER else ""
+            raise OSError(
+                errno.ENOPROTOOPT, f"Protocol not available: sessions have no {options.name(level, option)}{cure}"
+            )
+        number = options.as_number(level, option, value)
         if self._session is not None or not self._is_made_late:
             self._apply(key, number)
         self._options[key] = number
-
-    @staticmethod
-    def _number(level: int, option: int, value: bytes | None) -> int:
-        if value is None or len(value) > 4:
-            raise OSError(errno.ENOPROTOOPT, f"Protocol not available: {_name(level, option)} has to be a number")
-        return int.from_bytes(value, "little")
 
     @property
     def io(self) -> SocketIO:
@@ -246,27 +239,13 @@ class SessionSocket:
             self._io = SocketIO(self.session, self.type == socket.SOCK_DGRAM, listening)
         return self._io
 
-    # As a non-blocking socket's: they act at once or raise BlockingIOError.
-
-    def recv(self, bufsize: int) -> bytes:
-        return self.io.recv(bufsize)
-
-    def recv_into(self, buffer: Any) -> int:
-        return self.io.recv_into(buffer)
-
-    def recvfrom(self, bufsize: int) -> tuple[bytes, tuple[Any, ...]]:
-        return self.io.recvfrom(bufsize)
-
-    def recvfrom_into(self, buffer: Any, nbytes: int = 0) -> tuple[int, tuple[Any, ...]]:
-        view = memoryview(buffer).cast("B")
-        data, address = self.io.recvfrom(nbytes or len(view))
-        view[: len(data)] = data
-        return len(data), address
-
-    def send(self, data: Any) -> int:
-        return self.io.send(data)
-
     def sendto(self, data: Any, address: tuple[Any, ...] | None) -> int:
+        """Send a datagram; returns its bytes. None stands for the peer of a connected one. VCL: vppcom_session_sendto.
+
+        Raises:
+            BlockingIOError: there is no room.
+            OSError: EMSGSIZE, it is too large for VPP.
+        """
         if address is not None:
             host, port, scope = destination.numeric(address, self.family)
             address = (host, port, 0, scope)
@@ -277,31 +256,24 @@ class SessionSocket:
         return self.io.sendto(data, address)
 
     def accept(self) -> tuple["SessionSocket", tuple[Any, ...]]:
+        """The next connection and its peer's address. VCL: vppcom_session_accept.
+
+        Raises:
+            BlockingIOError: there is none.
+        """
         session, address = self.io.accept()
         return SessionSocket(self.worker, self.family, self.type, session), address
 
     def shutdown(self, how: int) -> None:
+        """As socket.shutdown. VCL: vppcom_session_shutdown.
+
+        Raises:
+            OSError: ENOTCONN, it is not connected.
+        """
         self._require_open()
         if self._session is None:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         self._session.shutdown(how)
-
-    def setblocking(self, flag: bool) -> None:
-        if flag:
-            raise ValueError("sessions are non-blocking: setblocking(True) is not supported")
-
-    def settimeout(self, value: float | None) -> None:
-        if value != 0:
-            raise ValueError(f"sessions are non-blocking: settimeout({value!r}) is not supported, only 0")
-
-    def gettimeout(self) -> float:
-        return 0.0
-
-    def getblocking(self) -> bool:
-        return False
-
-    def get_inheritable(self) -> bool:
-        return False
 
     def dup(self) -> "SessionSocket":
         """Another socket on the same session, which closes with the last of them.
@@ -356,7 +328,7 @@ class SessionSocket:
                 raise
 
     def detach(self) -> int:
-        """Forget the session, which its transport goes on to own."""
+        """Forget the session, which its transport goes on to own; returns -1, there is no descriptor to own."""
         self._session = None
         self._close_descriptors()
         return -1
@@ -369,6 +341,7 @@ class SessionSocket:
             session.discard()
 
     def close(self) -> None:
+        """Close the session, unless a duplicate goes on with it. VCL: vppcom_session_close."""
         self.abandon()
         self._close_descriptors()
 
@@ -392,11 +365,3 @@ class SessionSocket:
 def host_port_scope(address: tuple[Any, ...] | None) -> tuple[str, int, int]:
     assert address is not None
     return address[0], address[1], address[3] if len(address) > 3 else 0
-
-
-def _name(level: int, option: int) -> str:
-    """An option as programs call it."""
-    prefix = _PREFIXES.get(level, "\0")
-    names = [name for name in vars(socket) if name.startswith(prefix) and getattr(socket, name) == option]
-    # Numbers of special protocols' options, with longer names, begin with SO_ too.
-    return min(names, key=len, default=f"option {option} of level {level}")
