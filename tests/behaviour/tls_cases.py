@@ -174,7 +174,7 @@ def rows() -> Iterator[Row]:
     # -- ends of ours --------------------------------------------------------------------------------------------------
     yield Row("close", then(hears_goodbye, sends(goodbye), waits), lambda o: after(0, close)(o))
     yield Row("close in connection_made", then(hears_goodbye, sends(goodbye), waits), made=close)
-    for name, script in {"": sends(data(10_000)), ", records behind it": sends(data(3000, 1000))}.items():
+    for name, script in {"": sends(data(10_000)), ", records behind it": sends(data(300, 100))}.items():
         yield Row(f"close in data_received{name}", then(script, hears_goodbye, sends(goodbye), waits), data=close)
     yield Row("close with 1 MiB to write", then(hears_goodbye, sends(goodbye), waits), writes_and_closes)
     yield Row("close, and the peer's data is unread", then(sends(data(1)), until_released, sends(data(10)), waits),

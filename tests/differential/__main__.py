@@ -12,11 +12,13 @@ import time
 from testbed.vppinstance import VppInstance
 from tests.differential.arena import Arena
 from tests.differential.known import RULES
+from tests.differential.tls import ENGINES
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
     parser.add_argument("--stack", choices=("host", "vpp"), default="host")
+    parser.add_argument("--tls", choices=ENGINES, default="", help="over TLS, ours by this engine, asyncio's by ssl")
     parser.add_argument("--sequences", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first sequence")
     parser.add_argument("--seed", type=int, help="only this one")
@@ -27,7 +29,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         # Sequences end within the 2 s that VPP gives half-closed connections, unless the machine is busy.
         vpp = stack.enter_context(VppInstance(tcp="closewait-time 30")) if options.stack == "vpp" else None
-        arena = stack.enter_context(Arena(options.stack, frozenset(RULES.get(options.stack, {})), vpp))
+        arena = stack.enter_context(Arena(options.stack, frozenset(RULES.get(options.stack, {})), vpp, options.tls))
         arena.verbose = options.verbose
         started = time.monotonic()
         found = []
@@ -40,8 +42,9 @@ def main() -> int:
                 if not options.keep_going:
                     break
         seconds = time.monotonic() - started
+    over = f" over TLS by {options.tls}" if options.tls else ""
     print(
-        f"{options.stack}: {played} sequences from seed {seeds[0]}, disagreements: {found or 'none'}, "
+        f"{options.stack}{over}: {played} sequences from seed {seeds[0]}, disagreements: {found or 'none'}, "
         f"repeated for time: {arena.repeated}, {seconds:.0f} s"
     )
     return 1 if found else 0

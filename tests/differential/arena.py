@@ -9,6 +9,7 @@ from testbed.vppinstance import VppInstance
 from tests.differential.operations import Sequence, sequence, spelled
 from tests.differential.places import Place, VppPlace, host, stock
 from tests.differential.player import STALLED, Entry, Player, describe
+from tests.differential.tls import TlsPlayer, over_tls, tls_places
 
 CALM: Final = (1, 5, 20)  # a disagreement counts if it is still there when packets get this much more time
 
@@ -29,15 +30,25 @@ class Arena:
         stack: "host" or "vpp".
         rules: what this stack cannot do (player.Rule).
         vpp: a running VPP, for the stack of that name.
+        tls: the engine, for connections over TLS.
     """
 
-    def __init__(self, stack: str, rules: frozenset[str] = frozenset(), vpp: VppInstance | None = None) -> None:
+    def __init__(
+        self, stack: str, rules: frozenset[str] = frozenset(), vpp: VppInstance | None = None, tls: str = ""
+    ) -> None:
         self.rules = rules
-        self.reference: Place = stock()
-        if stack == "host":
+        self.make_player = TlsPlayer if tls else Player
+        self.generate = (lambda chance: over_tls(sequence(chance))) if tls else sequence
+        self.reference: Place
+        self.place: Place
+        if tls:
+            self.reference, self.place = tls_places(stack, tls, vpp)
+        elif stack == "host":
+            self.reference = stock()
             self.place = host()
         else:
             assert vpp is not None
+            self.reference = stock()
             self.place = VppPlace(vpp)
         self.agreed = 0
         self.verbose = False  # show them
@@ -56,9 +67,9 @@ class Arena:
         """Play it on both; None if they agree at the first try or, with more time, at a later one."""
         doubts: list[Disagreement] = []
         for factor in calm:
-            player = Player(self.reference, candidate, self.rules)
+            player: Player = self.make_player(self.reference, candidate, self.rules)
             expected = self.reference.loop.run_until_complete(player.play())
-            player = Player(self.place, candidate, self.rules, factor)
+            player = self.make_player(self.place, candidate, self.rules, factor)
             seen = self.place.loop.run_until_complete(player.play(expected, patience))
             if seen == expected:
                 self.agreed += 1
@@ -70,7 +81,7 @@ class Arena:
         return doubts[-1]
 
     def compare_seed(self, seed: int) -> Disagreement | None:
-        return self.compare(sequence(random.Random(seed)))
+        return self.compare(self.generate(random.Random(seed)))
 
     def shortened(self, found: Disagreement) -> Disagreement:
         """The same disagreement with fewer steps and operations."""

@@ -66,12 +66,14 @@ class Sequence(NamedTuple):
         protocol: the first one's kind, of PROTOCOLS, and what its eof_received returns.
         steps: what happens to it.
         opening: what happens before.
+        tls: the version, or "" for a plain connection; see tls.py.
     """
 
     role: str
     protocol: tuple[str, bool]
     steps: tuple[Step, ...]
     opening: Opening = Opening()
+    tls: str = ""
 
 
 def sequence(chance: random.Random) -> Sequence:
@@ -169,4 +171,5 @@ def spelled(sequence: Sequence) -> str:
     lines = [f"Sequence({sequence.role!r}, {sequence.protocol!r}, ("]
     lines += [f"    Step({step.operations!r})," for step in sequence.steps]
     opening = f", {sequence.opening!r}" if sequence.opening != Opening() else ""
-    return "\n".join([*lines, f"){opening})"])
+    tls = f", tls={sequence.tls!r}" if sequence.tls else ""
+    return "\n".join([*lines, f"){opening}{tls})"])

@@ -37,7 +37,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tests.differential.operations import BIG, Operation, Sequence, Step
@@ -124,6 +124,19 @@ class _Tiny(_Buffered):
 
 
 _KINDS: Final = {"plain": _Plain, "buffered": _Buffered, "tiny": _Tiny}
+
+
+def buffered_kinds(view: Callable[[bytearray], Any]) -> dict[str, type[_Recorder]]:
+    """The kinds of protocols, where buffers are handed out as `view` makes them."""
+
+    class Viewed(_Buffered):
+        def get_buffer(self, sizehint: int) -> Any:
+            return view(super().get_buffer(sizehint))
+
+    class TinyViewed(Viewed, _Tiny):
+        pass
+
+    return {"plain": _Plain, "buffered": Viewed, "tiny": TinyViewed}
 
 
 class _Warnings(logging.Handler):

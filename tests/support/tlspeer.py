@@ -69,23 +69,30 @@ class TlsPeer:
             behind: makes records for the last flight's segment.
         """
         while True:
-            try:
-                self.tls.do_handshake()
+            flight = self.step()
+            if self.records is not None:
                 break
-            except SSL.WantReadError:
-                self.send(self._taken(), piece)
-                raw = self._received()
-                if not raw:
-                    return
-                self.tls.bio_write(raw)
+            self.send(flight, piece)
+            raw = self._received()
+            if not raw:
+                return
+            self.tls.bio_write(raw)
+        self.send(flight + behind(), piece)
+
+    def step(self) -> bytes:
+        """One step of the handshake, which has `records` when it is done; returns what to send."""
+        try:
+            self.tls.do_handshake()
+        except SSL.WantReadError:
+            return self._taken()
         flight = self._taken()
         if self.tls.get_protocol_version_name() == "TLSv1.3":
             tickets = _count(DATA, flight) if self.server_side else 0
             self.records = _Records13(self._secret(), tickets)
         else:
             self.records = _Records12(self.tls, self.server_side)
-        self.send(flight + behind(), piece)
         self._decrypt()  # what came with the last message
+        return flight
 
     def _secret(self) -> bytes:
         label = b"SERVER_TRAFFIC_SECRET_0" if self.server_side else b"CLIENT_TRAFFIC_SECRET_0"

@@ -233,7 +233,7 @@ cdef class InboundStream(SessionTransport):
         cdef Py_ssize_t n = 0
         while data and not self.paused and not self.closing:
             try:
-                with memoryview(self.protocol.get_buffer(-1)) as view:
+                with memoryview(self.protocol.get_buffer(-1)).cast("B") as view:
                     n = min(len(view), len(data))
                     view[:n] = data[:n]
                 if not n:
