@@ -43,6 +43,7 @@ from tests.behaviour.tls_scripts import (
     resumes_when_released,
     sends,
     sends_a_file,
+    sets_limits_after_the_end,
     then,
     two_protocols,
     until_released,
@@ -191,6 +192,9 @@ def rows() -> Iterator[Row]:
     yield Row("abort in data_received", then(sends(data(10)), waits), data=abort, cut=True)
     yield Row("abort behind a write", waits, after(0, write(b"x"), abort), cut=True)
     yield Row("writes after the end", then(hears_goodbye, sends(goodbye), waits), uses_it_after_the_end)
+
+    yield Row("limits after the end, which came amid back-pressure", then(until_released, resets),
+              sets_limits_after_the_end, expected={"problems": []})  # fmt: skip
 
     # -- ends of the peer ----------------------------------------------------------------------------------------------
     yield Row("goodbye without FIN", then(sends(goodbye), waits))

@@ -261,6 +261,13 @@ async def uses_it_after_the_end(o: Ours) -> None:
     o.news.append(f"closing {o.transport.is_closing()}")
 
 
+async def sets_limits_after_the_end(o: Ours) -> None:
+    fill(o)
+    o.released = True  # type: ignore[attr-defined]
+    await o.until(lambda: False)
+    o.transport.set_write_buffer_limits(1)
+
+
 def pauses_for_a_while(o: Ours) -> None:
     o.transport.pause_reading()
     asyncio.get_running_loop().call_later(0.001, o.transport.resume_reading)

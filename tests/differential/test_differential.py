@@ -6,7 +6,7 @@ The long mode is `python -m tests.differential`; what VPP cannot do is in known.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -61,12 +61,12 @@ def test_no_disagreement_comes_back_on_vpp(vpp_arena: Arena, name: str) -> None:
     agree(vpp_arena, REGRESSIONS[name])
 
 
-def agree_on(arena: Arena, examples: int) -> None:
+def agree_on(arena: Arena, examples: int, changed: Callable[[Sequence], Sequence] = lambda drawn: drawn) -> None:
     """Random sequences; of the first on which they disagree, hypothesis seeks the shortest that still does it."""
     found: list[Disagreement] = []
 
     def play(played: Sequence) -> None:
-        disagreement = arena.compare(played, *(SHORTENING if found else ()))
+        disagreement = arena.compare(changed(played), *(SHORTENING if found else ()))
         if disagreement is not None:
             if not found:
                 print(f"as found:\n{disagreement}")

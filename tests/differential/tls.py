@@ -28,7 +28,7 @@ import vppaio
 from testbed.vppinstance import VppInstance
 from tests.differential.operations import Operation, Sequence, Step
 from tests.differential.places import Place
-from tests.differential.player import Player, buffered_kinds
+from tests.differential.player import Player, Rule, buffered_kinds
 from tests.support.sites import HostSite, Site, VppSite
 from tests.support.tlspeer import TlsPeer, peer_context
 
@@ -134,6 +134,8 @@ class TlsPlace(Place):
         while not (end.shakes_hands() and made() and (connecting is None or connecting.done())):
             assert time.monotonic() < deadline, "no handshake"
             await self.turn()
+        time.sleep(self.flight_time)  # noqa: ASYNC251
+        end.absorb()
         if connecting is not None:
             transport, _ = connecting.result()
             self._bound_buffers(transport.get_extra_info("socket"))
@@ -163,7 +165,7 @@ class TlsEnd(TlsPeer):
     def __init__(self, sock: socket.socket, context: Any, server_side: bool) -> None:
         super().__init__(sock, context, server_side)
         self._unsent = b""
-        self._lingers = True
+        self.is_polite = True  # and says goodbye before it closes
         self._has_said_goodbye = False
 
     def shakes_hands(self) -> bool:
@@ -206,6 +208,12 @@ class TlsEnd(TlsPeer):
                 self.say_goodbye()
         return data
 
+    def absorb(self) -> None:
+        """Read what came behind the handshake, as TLS 1.3's tickets: a close with something unread is a reset."""
+        with contextlib.suppress(BlockingIOError):
+            self.tls.bio_write(self.sock.recv(_CHUNK))
+            self._decrypt()
+
     def say_goodbye(self) -> None:
         if not self._has_said_goodbye:
             self._has_said_goodbye = True
@@ -213,14 +221,14 @@ class TlsEnd(TlsPeer):
 
     def setsockopt(self, *option: Any) -> None:
         self.sock.setsockopt(*option)
-        self._lingers = option[1] != socket.SO_LINGER
+        self.is_polite = option[1] != socket.SO_LINGER
 
     def shutdown(self, how: int) -> None:
         self.say_goodbye()
         self.sock.shutdown(how)
 
     def close(self) -> None:
-        if self._lingers:
+        if self.is_polite:
             with contextlib.suppress(OSError):
                 self.say_goodbye()
         self.sock.close()
@@ -251,6 +259,11 @@ class TlsPlayer(Player):
     def _set_write_buffer_limits(self, high: int | None, low: int | None) -> Any:
         if 0 not in (high, low if high is None else None):
             return self.transport.set_write_buffer_limits(high, low)
+
+    def _peer_close(self) -> None:
+        if Rule.RESET_DROPS_UNREAD in self.rules and self.unread_by_peer:
+            self.peer.is_polite = False  # this is a reset, and the goodbye could be dropped too
+        super()._peer_close()
 
     def peer_act(self, operation: Operation) -> None:
         name, *arguments = operation
