@@ -60,13 +60,13 @@ def test_no_disagreement_over_tls_comes_back_on_vpp(tls_vpp_arena: Arena, name: 
 
 @pytest.mark.timeout(400)
 def test_random_sequences_over_tls_agree_with_asyncio_on_host(tls_arena: Arena) -> None:
-    agree_on(tls_arena, 150, over_tls)
+    agree_on(tls_arena, 60, over_tls)
 
 
 @pytest.mark.vpp
 @pytest.mark.timeout(400)
 def test_random_sequences_over_tls_agree_with_asyncio_on_vpp(tls_vpp_arena: Arena) -> None:
-    agree_on(tls_vpp_arena, 50, over_tls)
+    agree_on(tls_vpp_arena, 20, over_tls)
 
 
 def test_a_sequence_over_tls_is_the_same_again() -> None:
