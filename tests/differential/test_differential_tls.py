@@ -26,9 +26,20 @@ REGRESSIONS: Final = {
             Step((("write", "bytes", BIG), ("peer_close",))),
             Step((("set_write_buffer_limits", 1, None),)),
         ),
-        "1.2",
+        tls="1.2",
     ),
-    "a goodbye and a reset behind it": Sequence("server", ("buffered", False), (Step((("peer_close",),)),), "1.3"),
+    "nor is another protocol": Sequence(
+        "server",
+        ("buffered", False),
+        (
+            Step((("write", "memoryview", BIG), ("write", "memoryview", BIG))),
+            Step((("abort",),)),
+            Step((("set_protocol", "plain", True),)),
+            Step((("set_write_buffer_limits", 65536, 8192),)),
+        ),
+        tls="1.2",
+    ),
+    "a goodbye and a reset behind it": Sequence("server", ("buffered", False), (Step((("peer_close",),)),), tls="1.3"),
 }
 
 

@@ -17,7 +17,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ _CHUNK: Final = 1 << 18
 
 
 def over_tls(plain: Sequence) -> Sequence:
-    """The same with what only a TLS peer can do; always the same for a sequence."""
+    """The same from the handshake on, with what only a TLS peer can do; always the same for a sequence."""
     chance = random.Random(repr(plain))
     version = chance.choice(VERSIONS)
 
@@ -56,7 +56,8 @@ def over_tls(plain: Sequence) -> Sequence:
         step if step.is_alone() else Step(tuple(changed(operation) for operation in step.operations))
         for step in plain.steps
     )
-    return plain._replace(steps=tuple(steps), tls=version)
+    role = plain.role.removesuffix(" socket")
+    return Sequence(role, plain.protocol, tuple(steps), tls=version)
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------
@@ -109,7 +110,14 @@ class TlsPlace(Place):
         super().close()
         self.credentials.close()
 
-    async def connect(self, role: str, factory: Callable[[], Any], made: Callable[[], bool]) -> Any:
+    async def connect(
+        self,
+        role: str,
+        factory: Callable[[], Any],
+        made: Callable[[], bool],
+        met: Callable[[Any], None],
+        on_socket: Callable[[Any], Awaitable[None]],
+    ) -> None:
         deadline = time.monotonic() + 5
         context = self.credentials.peer[self.version]
         connecting = None
@@ -128,7 +136,7 @@ class TlsPlace(Place):
                     sock = self._listener.accept()[0]
                     break
                 assert time.monotonic() < deadline, "no connection"
-        self._bound_buffers(sock)
+        self.bound_buffers(sock)
         sock.setblocking(False)
         end = TlsEnd(sock, context, role == "client")
         while not (end.shakes_hands() and made() and (connecting is None or connecting.done())):
@@ -138,15 +146,15 @@ class TlsPlace(Place):
         end.absorb()
         if connecting is not None:
             transport, _ = connecting.result()
-            self._bound_buffers(transport.get_extra_info("socket"))
-        return end
+            self.bound_buffers(transport.get_extra_info("socket"))
+        met(end)
 
     async def _serve(self) -> Any:
         factory, context = (lambda: self._factory()), self.credentials.server
         if isinstance(self.site, VppSite):
             return await self.loop.create_server(factory, self.site.address, 0, ssl=context)
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # see Place
-        self._bound_buffers(sock)
+        self.bound_buffers(sock)
         sock.bind((self.site.address, 0))
         return await self.loop.create_server(factory, sock=sock, ssl=context)
 
@@ -186,6 +194,8 @@ class TlsEnd(TlsPeer):
                 self._unsent = self._unsent[self.sock.send(self._unsent) :]
 
     def send(self, data: bytes, piece: int = 0) -> int:  # type: ignore[override]
+        if not data:
+            return 0
         self.push(b"")
         if self._unsent:
             raise BlockingIOError

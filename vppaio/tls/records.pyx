@@ -284,7 +284,7 @@ class RecordProtocol(SslProtocol):
         self._process_outgoing()
 
     def _control_app_writing(self):
-        if self._app_protocol is not None and (self._app_writing_paused or self._get_write_buffer_size()):
+        if self._transport is not None and (self._app_writing_paused or self._get_write_buffer_size()):
             super()._control_app_writing()
 
     def _process_outgoing(self):
