@@ -16,7 +16,7 @@ Five things are mended, which asyncio has wrong:
   bytearray that is a copy, and what did not fit in one record goes there.
 - An empty buffer is an error, as on asyncio's plain transport, and not the peer's goodbye.
 - With a high water of 0, pause_writing is called when something waits to be written. asyncio calls it when nothing does,
-  and then nothing calls resume_writing. Nor is either called after the end, where asyncio has no protocol any more.
+  and then nothing calls resume_writing. After the end, where there is no protocol, asyncio stumbles over it.
 - What writelines cannot write is a TypeError for its caller, as write has it, and not the end of the connection.
 - What the handshake leaves to send is sent also where connection_made pauses reading; a client's last message else waits
   for its first write.
@@ -284,7 +284,9 @@ class RecordProtocol(SslProtocol):
         self._process_outgoing()
 
     def _control_app_writing(self):
-        if self._transport is not None and (self._app_writing_paused or self._get_write_buffer_size()):
+        if self._app_protocol is None:  # after the end
+            self._app_writing_paused = False
+        elif self._app_writing_paused or self._get_write_buffer_size():
             super()._control_app_writing()
 
     def _process_outgoing(self):
