@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vppaio.config import SETTINGS, Config
-from vppaio.vcl import application
+from vppaio.vcl import application, startup
 from vppaio.vcl.errors import Unusable
 
 _LIMIT_S: Final = 12.0  # connecting may take 2 s and attaching 5 s before they give up by themselves
@@ -90,6 +90,8 @@ def _compose(found: str, said: str, ending: tuple[str, str, str]) -> Diagnosis:
             setattr(result, name, value)
     if not result.usable and not result.problem:
         result.problem, result.cause, result.cure = ending
+    if result.vpp_pid:
+        result.remarks += startup.remarks(result.vpp_pid)
     if not result.usable:
         result.remarks += [f"libvppcom said: {line.strip()}" for line in said.splitlines()[-3:] if line.strip()]
     return result

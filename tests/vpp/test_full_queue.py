@@ -97,6 +97,7 @@ def test_vpp_that_never_comes_to_its_queue_is_not_waited_for(slow_vpp: VppInstan
         assert program.hears() == "restored"
 
 
+@pytest.mark.trap("beyond: VPP hangs, and its queue is full", guard="vppaio/vcl/vpp_overflow.c: vpp_overflow")
 def test_the_process_ends_while_the_queue_of_vpp_is_full(slow_vpp: VppInstance) -> None:
     with Program(slow_vpp, CLOSES_ALL, VPPAIO_EVENT_QUEUE_SIZE="256") as program, contextlib.ExitStack() as peers:
         assert program.hears() == "serving"

@@ -76,6 +76,8 @@ def hears_that_it_hangs(program: Program) -> None:
     assert float(found[1]) < ASKS_FOR_S
 
 
+@pytest.mark.trap("beyond: asking a VPP that hangs", guard="vppaio/vcl/vpp_asking.c: vpp_socket")
+@pytest.mark.trap("beyond: a worker that VPP did not give", guard="vppaio/vcl/vpp_worker.c: ask_for_worker")
 @pytest.mark.parametrize("first", ["local", "vpp"])
 def test_a_loop_on_loopback_goes_on_while_others_make_their_first(own_vpp: VppInstance, first: str) -> None:
     """Whether this process has asked VPP before or not."""
@@ -178,6 +180,46 @@ vppaio.run(main())
     assert own_vpp.healthy()
 
 
+@pytest.mark.trap("beyond: the next VPP hangs", guard="vppaio/vcl/vpp_asking.c: vpp_is_answered")
+@pytest.mark.trap("beyond: VCL sleeps when VPP dies", guard="vppaio/vcl/vpp_loss.c: vpp_sleep")
+def test_a_loop_goes_on_when_vpp_dies_and_the_next_one_hangs(own_vpp: VppInstance) -> None:
+    code = (
+        LOCAL
+        + """
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.add_stack_listener(lambda event: print(event.state, flush=True))
+    await loop.create_server(Echo, address, 4000)
+    print("serving", flush=True)
+    keeper = asyncio.ensure_future(keep_time())
+    while await hear():
+        print(f"late {late:.3f}", flush=True)
+vppaio.run(main())
+"""
+    )
+
+    def late(program: Program) -> float:
+        program.say("late?")
+        return float(program.hears().removeprefix("late "))
+
+    with Program(own_vpp, code) as program:
+        assert program.hears() == "serving"
+        own_vpp.kill()
+        assert program.hears() == "lost"
+        assert late(program) < LATE_S
+
+        def hang() -> None:
+            with stopped(own_vpp):
+                time.sleep(2)  # it tries to attach four times a second
+                assert late(program) < LATE_S
+
+        own_vpp.start(before_addresses=hang)
+        assert program.hears() == "restored"
+        assert serves(own_vpp, 4000)
+        assert late(program) < LATE_S
+        program.ends()
+
+
 WAITING = {
     "nothing": "await asyncio.sleep(60)",
     "attach": "await loop.create_server(Echo, address, 4009)",
@@ -209,6 +251,7 @@ async def main():
 """
 
 
+@pytest.mark.trap("beyond: exit while a thread asks a VPP that hangs", guard="vppaio/vcl/vpp_process.c: at_exit")
 @pytest.mark.parametrize("waiting", WAITING)
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "vppaio run", "sys.exit"])
 def test_the_process_ends_while_vpp_hangs(own_vpp: VppInstance, tmp_path, waiting: str, how: str) -> None:

@@ -26,6 +26,13 @@
  *   listen or UDP bind soon after closing a listener  SIGSEGV                 vpp_settle_closed_listeners()
  *   VCL's heap is used up                             abort()                 vpp_heap.c: -ENOMEM
  *   VPP's queue is full, and VPP has not looked yet   waits for ever          vpp_queue.c, wait_for_room()
+ *   the same while VPP hangs                          waits, with the GIL     vpp_overflow.c, vpp_overflow()
+ *   asking a VPP that hangs for anything              waits for ever          vpp_asking.c: -ETIMEDOUT
+ *   attaching to the next VPP while that hangs        waits, with the GIL     vpp_asking.c, vpp_is_answered()
+ *   exit() while a thread asks a VPP that hangs       spins for ever          vpp_process.c, at_exit()
+ *   a worker that VPP did not give                    counts: exit(1) later   vpp_worker.c, ask_for_worker()
+ *   VPP dying                                         sleeps 1 s a worker     vpp_loss.c, vpp_sleep()
+ *   reading settings while another thread sets some   SIGSEGV                 vpp_settings.c, vpp_getenv()
  *   FIFO memory is used up                            EAGAIN without an event refused_write(): -ENOBUFS
  *   sending from the wildcard address                 the packet is lost      has_source(): -EADDRNOTAVAIL
  *   sending an empty datagram                         nothing, and says 0     session_sendto(): -EOPNOTSUPP
