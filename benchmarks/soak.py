@@ -37,7 +37,7 @@ from typing import Any, Final
 from benchmarks import native
 from benchmarks.run import Failed, Server, last_line
 from benchmarks.scale import Place, place_of
-from testbed.trouble import Trouble
+from testbed.trouble import Trouble, kinds_here
 from vppaio.config import Config
 from vppaio.vcl import library, probe, vclconf
 
@@ -162,7 +162,9 @@ def soak(o: argparse.Namespace, folder: Path) -> bool:
         load.start()
         trouble = None
         if o.trouble is not None:
-            trouble = Trouble(place.vpp, service.process.pid, o.trouble, longest=LONGEST_S, spare=SPARE_MIB)
+            trouble = Trouble(
+                place.vpp, service.process.pid, o.trouble, kinds_here(), longest=LONGEST_S, spare=SPARE_MIB
+            )
             last.enter_context(trouble)
         samples, began, latest = Samples(), time.monotonic(), {"mixed": 0, "wrong": []}
         before = (began, 0)

@@ -23,6 +23,12 @@ from testbed.vppinstance import VppInstance
 
 KINDS: Final = ("descriptors", "memory", "stopped", "slow", "killed")
 _MIB: Final = 1 << 20
+_CGROUPS: Final = Path("/sys/fs/cgroup/memory")  # version 1 lets a process wait instead of killing it
+
+
+def kinds_here() -> tuple[str, ...]:
+    """All kinds that this machine has."""
+    return (*KINDS, "starved") if os.access(_CGROUPS / "cgroup.procs", os.W_OK) else KINDS
 
 
 def limit_with_free(pid: int, free: int) -> int:
@@ -49,7 +55,7 @@ class Trouble(threading.Thread):
         vpp: which is stopped and killed.
         pid: of the process that is limited.
         seed: of the order and of all durations.
-        kinds: some of `KINDS`.
+        kinds: some of `kinds_here()`.
         longest: seconds that one lasts, at most; and as long is between two. VPP is down for its start as well.
         spare: MiB that a low address space leaves at least; a Python program needs some for itself.
     """
@@ -71,8 +77,13 @@ class Trouble(threading.Thread):
         self._longest, self._spare = longest, spare
         self._over = threading.Event()
         self._failure: BaseException | None = None
+        self._cgroup = _CGROUPS / f"vppaio-{os.getpid()}"
 
     def __enter__(self) -> Trouble:
+        if "starved" in self._kinds:
+            self._cgroup.mkdir()
+            (self._cgroup / "memory.oom_control").write_text("1")  # nobody is killed
+            (self._cgroup / "cgroup.procs").write_text(str(self._pid))
         self.start()
         return self
 
@@ -85,6 +96,12 @@ class Trouble(threading.Thread):
         """All limits are lifted, and VPP runs. Raises what went wrong here."""
         self._over.set()
         self.join()
+        if self._cgroup.exists():
+            for pid in (self._cgroup / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (_CGROUPS / "cgroup.procs").write_text(pid)
+            with contextlib.suppress(OSError):  # the kernel takes its time with one that has just ended
+                self._cgroup.rmdir()
         if self._failure is not None:
             raise self._failure
 
@@ -114,6 +131,17 @@ class Trouble(threading.Thread):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(self._pid, which, before)
+
+    def _starved(self, seconds: float) -> None:
+        """A memory cgroup without room: who touches a new page waits. Not for the process that this thread is in."""
+        usage = int((self._cgroup / "memory.usage_in_bytes").read_text())
+        limit = self._cgroup / "memory.limit_in_bytes"
+        try:
+            with contextlib.suppress(OSError):  # it could not be made so small just now
+                limit.write_text(str(usage + self._chance.randint(0, 2) * _MIB))
+            self._over.wait(seconds)
+        finally:
+            limit.write_text("-1")
 
     def _stopped(self, seconds: float) -> None:
         self._vpp.send_signal(signal.SIGSTOP)

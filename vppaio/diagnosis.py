@@ -86,7 +86,9 @@ def python_path() -> dict[str, str]:
 def _compose(found: str, said: str, ending: tuple[str, str, str]) -> Diagnosis:
     result = Diagnosis()
     for line in found.splitlines():
-        for name, value in json.loads(line).items():
+        facts = json.loads(line)
+        result.remarks += facts.pop("further_remarks", [])
+        for name, value in facts.items():
             setattr(result, name, value)
     if not result.usable and not result.problem:
         result.problem, result.cause, result.cure = ending
@@ -112,4 +114,4 @@ def trial() -> None:
     except Unusable as reason:
         report(problem=reason.name, cause=reason.cause, cure=reason.cure)
     else:
-        report(usable=True)
+        report(usable=True, further_remarks=[*filter(None, [application.unguarded()])])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from testbed.vppinstance import VppInstance
 from tests.limits.cases import KINDS, MOMENTS, Case, run
+from tests.limits.execs import count_after
 
 
 def span(text: str) -> range:
@@ -24,16 +25,25 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
                 yield Case(kind, moment, free)
 
 
+def execs(vpp: VppInstance, times: int) -> int:
+    counts = count_after(vpp, times)
+    print(f"{times} execs; descriptors while serving, and before it began: {' '.join(f'{a}/{b}' for a, b in counts)}")
+    return 0 if len(set(counts)) == 1 else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.limits", description=__doc__)
     parser.add_argument("--kind", choices=("all", *KINDS), default="all")
     parser.add_argument("--moment", choices=("all", *MOMENTS), default="all")
     parser.add_argument("--descriptors", type=span, default=range(21), metavar="FIRST:LAST")
     parser.add_argument("--memory", type=span, default=range(0, 1025, 64), metavar="FIRST:LAST:STEP", help="MiB")
+    parser.add_argument("--execs", type=int, default=0, metavar="N", help="nothing of this, but exec so many times")
     parser.add_argument("--verbose", action="store_true", help="print all that the service says")
     options = parser.parse_args()
     failed = []
     with VppInstance() as vpp:
+        if options.execs:
+            return execs(vpp, options.execs)
         for case in (chosen := [*cases(options)]):
             if not vpp.healthy():
                 vpp.restart()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+from pathlib import Path
 
 import pytest
 
 from testbed.vppinstance import VppInstance
 from tests.limits.cases import Case, run
 from tests.limits.execs import count_after
-from tests.vpp.programs import ECHO, Program
+from tests.vpp.programs import ECHO, Program, serves
 
 pytestmark = pytest.mark.vpp
 
@@ -144,6 +146,108 @@ def test_connect_bind_listen_and_a_second_loop_say_what_is_missing(vpp_instance:
             assert [code for code, _ in then] == [0, 0, 0], then
             assert json.loads(program.hears())[0][0] == 0
             program.ends()
+
+
+# ---- others that take what there is ----------------------------------------------------------------------------------
+
+THIEVES = (
+    ECHO
+    + """
+# Two threads that take every descriptor there is, and give them back, all the while.
+import resource
+from vppaio.vcl import application
+
+def take():
+    while not stop.is_set():
+        taken = []
+        try:
+            while True:
+                taken.append(os.dup(2))
+        except OSError:
+            pass
+        for number in taken:
+            os.close(number)
+
+stop = threading.Event()
+threads = [threading.Thread(target=take) for _ in range(2)]
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    servers = [await loop.create_server(Echo, address, 4000 + number, backlog=100) for number in range(12)]
+    guarded = application.unguarded() == ""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for thread in threads:
+        thread.start()
+    print(json.dumps(guarded), flush=True)
+    while not os.path.exists(sys.argv[2]):
+        await asyncio.sleep(0.05)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print("over", flush=True)
+    await asyncio.sleep(3600)
+vppaio.run(main())
+"""
+)
+
+
+@pytest.mark.trap("beyond: another thread takes the descriptor", guard="vppaio/vcl/vpp_segments.c: peek")
+def test_threads_that_take_all_descriptors_lose_no_segment(vpp_instance: VppInstance, tmp_path: Path) -> None:
+    """What was free when VCL asked may be another's when the kernel looks. Each port's first peer brings a segment."""
+    with Program(vpp_instance, THIEVES, tmp_path / "over") as program:
+        assert json.loads(program.hears()) is True  # all functions have their stand-ins
+        with contextlib.ExitStack() as peers:
+            waiting = []
+            for number in range(12):
+                peer = peers.enter_context(vpp_instance.kernel_connect(vpp_instance.address, 4000 + number))
+                peer.sendall(b"%06d" % number)
+                waiting.append(peer)
+            (tmp_path / "over").touch()
+            assert program.hears() == "over"
+            for number, peer in enumerate(waiting):
+                assert peer.recv(6) == b"%06d" % number
+        program.process.terminate()
+
+
+TWO_LOOPS = (
+    ECHO
+    + """
+import resource
+from tests.limits.service import limit
+
+def serve(port):
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Echo, address, port)
+        ready.set()
+        await asyncio.sleep(3600)
+    vppaio.run(main())
+
+for port in (4000, 4001):
+    ready = threading.Event()
+    threading.Thread(target=serve, args=(port,), daemon=True).start()
+    ready.wait()
+limit("files", 0)
+print("limited", flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+)
+
+
+@pytest.mark.timeout(60)
+def test_two_loops_attach_again_without_a_free_descriptor(own_vpp: VppInstance) -> None:
+    """VCL goes on to listen with a worker that VPP did not give back: SIGSEGV."""
+    with Program(own_vpp, TWO_LOOPS) as program:
+        assert program.hears() == "limited"
+        for _ in range(2):
+            own_vpp.kill()
+            own_vpp.start()
+            assert serves(own_vpp, 4000)
+            assert serves(own_vpp, 4001)
+        program.say("enough")
+        assert program.process.wait(10) == 0
 
 
 # ---- programs --------------------------------------------------------------------------------------------------------

@@ -24,9 +24,6 @@ int vppaio_vpp_attach (const char *app_name);
 /* How many of `n` descriptors, or `bytes` of address space, cannot be had just now. */
 int vppaio_vpp_missing_descriptors (int n);
 size_t vppaio_vpp_missing_bytes (size_t bytes);
-/* Descriptors, and bytes of shared memory, of the largest answer to an attach so far, or of one that could not be taken. */
-int vppaio_vpp_attach_descriptors (void);
-size_t vppaio_vpp_attach_bytes (void);
 /* Keep so much address space in reserve for the next segment. */
 void vppaio_vpp_growth (size_t size);
 /* A function of libc's that libvppcom's libraries do not call in this release, so that some guards are off; "" if none. */

@@ -52,8 +52,8 @@ typedef struct
   struct stat status;
 } segment_t;
 
-int vpp_last_shortage, vpp_attach_descriptors;
-size_t vpp_attach_bytes;
+int vpp_last_shortage;
+answer_t vpp_application_answer, vpp_worker_answer;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* workers in listen do without the GIL */
 static message_t *messages[MOST_MESSAGES];
@@ -163,7 +163,7 @@ fetch (int fd, int how)
   segment_t found[MOST_FDS];
   message_t looked, *kept;
   int n_found = 0, i, rv;
-  size_t bytes = 0;
+  answer_t *answer;
 
   if (n_messages == MOST_MESSAGES || n_segments + MOST_FDS > MOST_MESSAGES)
     return -EAGAIN; /* VCL is to take some first */
@@ -190,12 +190,13 @@ fetch (int fd, int how)
     }
   recv (fd, looked.bytes, MOST_BYTES, MSG_DONTWAIT); /* what comes with it goes, as there is no place for it */
   give_numbers (&looked, found, n_found);
-  for (i = 0; i < n_found; i++)
-    bytes += found[i].size;
   if (looked.n_fds > 1) /* the answer to an attach; a new segment comes alone */
     {
-      vpp_attach_descriptors = looked.n_fds + 2 > vpp_attach_descriptors ? looked.n_fds + 2 : vpp_attach_descriptors;
-      vpp_attach_bytes = bytes > vpp_attach_bytes ? bytes : vpp_attach_bytes;
+      /* For the application VPP sends its own queue's, too. */
+      answer = looked.n_fds >= vpp_application_answer.descriptors ? &vpp_application_answer : &vpp_worker_answer;
+      *answer = (answer_t){ .descriptors = looked.n_fds, .segments = n_found };
+      for (i = 0; i < n_found; i++)
+	answer->bytes += found[i].size;
     }
   *kept = looked;
   messages[n_messages++] = kept;
@@ -400,16 +401,4 @@ vpp_segment_close (int fd)
       *segment = segments[--n_segments];
     }
   pthread_mutex_unlock (&lock);
-}
-
-int
-vppaio_vpp_attach_descriptors (void)
-{
-  return vpp_attach_descriptors;
-}
-
-size_t
-vppaio_vpp_attach_bytes (void)
-{
-  return vpp_attach_bytes;
 }

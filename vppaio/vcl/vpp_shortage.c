@@ -73,19 +73,40 @@ vpp_can_grow (int index)
 }
 
 int
+vpp_can_register (void)
+{
+  /* It is not known before the first of them. */
+  const answer_t *answer = vpp_worker_answer.descriptors ? &vpp_worker_answer : &vpp_application_answer;
+
+  if (!vpp_hooks_are_whole)
+    return 0;
+  if (vpp_missing_descriptors (2 + answer->descriptors)) /* an epoll set, an app socket */
+    return -EMFILE;
+  return vpp_missing_bytes (answer->bytes) ? -ENOMEM : 0;
+}
+
+/* They go one after the other, and each keeps all but the segments' descriptors. */
+int
 vpp_can_attach (void)
 {
-  int i, lost = 0, lent, missing;
+  const answer_t *first = &vpp_application_answer, *other = &vpp_worker_answer;
+  int i, others = -1, descriptors = 1 + first->descriptors, kept, missing;
+  size_t bytes = first->bytes;
 
   if (!vpp_hooks_are_whole)
     return 1;
   for (i = 0; i < MAX_WORKERS; i++)
-    lost += vpp_workers[i].registered && vpp_workers[i].was_detached;
-  lent = vpp_spare_lend (vpp_attach_descriptors * lost);
-  missing = vpp_missing_descriptors (vpp_attach_descriptors * lost);
-  (void) lent;
+    others += vpp_workers[i].registered && vpp_workers[i].was_detached;
+  if (others > 0)
+    {
+      kept = descriptors - first->segments + others * (1 + other->descriptors - other->segments);
+      descriptors = kept + other->segments > descriptors ? kept + other->segments : descriptors;
+      bytes += (size_t) others * other->bytes;
+    }
+  vpp_spare_lend (descriptors);
+  missing = vpp_missing_descriptors (descriptors);
   vpp_spare_refill ();
-  return !missing && !vpp_missing_bytes (vpp_attach_bytes * (size_t) lost);
+  return !missing && !vpp_missing_bytes (bytes);
 }
 
 void

@@ -73,9 +73,13 @@ int vpp_segment_unmap (void *address, size_t size);
 void vpp_segment_close (int fd);
 /* -EMFILE, -ENOMEM: the last message could not be taken. */
 extern int vpp_last_shortage;
-/* What the last attach took, for each worker. */
-extern int vpp_attach_descriptors;
-extern size_t vpp_attach_bytes;
+/* What VPP's answer brought when the application was attached, and when a further worker was. */
+typedef struct
+{
+  int descriptors, segments; /* these among the descriptors, which they need for a moment only */
+  size_t bytes;
+} answer_t;
+extern answer_t vpp_application_answer, vpp_worker_answer;
 
 /* ---- shortage ---------------------------------------------------------------------------------------------------- */
 
@@ -85,6 +89,8 @@ int vpp_look_at_socket (int app_socket, struct epoll_event *events, int n);
 int vpp_shortage (int index);
 /* 0, -EMFILE, -ENOMEM: whether VPP may send a new segment now. */
 int vpp_can_grow (int index);
+/* The same for one more worker. */
+int vpp_can_register (void);
 /* Whether all that are without VPP can attach again. */
 int vpp_can_attach (void);
 /* Events of the worker's sessions, asked of themselves. */

@@ -91,10 +91,9 @@ vpp_worker_register (void)
 
   if (!vpp_attached)
     return vpp_forked ? -EOWNERDEAD : -ENOTCONN;
-  if (vpp_hooks_are_whole && vpp_missing_descriptors (vpp_attach_descriptors))
-    return -EMFILE;
-  if (vpp_hooks_are_whole && vpp_missing_bytes (vpp_attach_bytes))
-    return -ENOMEM;
+  rv = vpp_can_register ();
+  if (rv < 0)
+    return rv;
   if (!vpp_begin_asking ())
     return -ENETDOWN;
   /* VCL would ask for it in the name of an application that VPP no longer knows, or knows as another's. */
