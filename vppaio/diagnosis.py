@@ -20,6 +20,7 @@ from typing import Any, Final
 from vppaio.config import SETTINGS, Config
 from vppaio.vcl import application, startup
 from vppaio.vcl.errors import Unusable
+from vppaio.vcl.library import unguarded
 
 _LIMIT_S: Final = 12.0  # connecting may take 2 s and attaching 5 s before they give up by themselves
 
@@ -114,4 +115,4 @@ def trial() -> None:
     except Unusable as reason:
         report(problem=reason.name, cause=reason.cause, cure=reason.cure)
     else:
-        report(usable=True, further_remarks=[*filter(None, [application.unguarded()])])
+        report(usable=True, further_remarks=[*filter(None, [unguarded()])])

@@ -155,7 +155,7 @@ THIEVES = (
     + """
 # Two threads that take every descriptor there is, and give them back, all the while.
 import resource
-from vppaio.vcl import application
+from vppaio.vcl import library
 
 def take():
     while not stop.is_set():
@@ -175,7 +175,7 @@ async def main():
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: None)
     servers = [await loop.create_server(Echo, address, 4000 + number, backlog=100) for number in range(12)]
-    guarded = application.unguarded() == ""
+    guarded = library.unguarded() == ""
     resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for thread in threads:
         thread.start()

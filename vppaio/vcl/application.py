@@ -344,17 +344,6 @@ def app_socket() -> str:
     return _attached.app_socket if _attached else ""
 
 
-def unguarded() -> str:
-    """What vppaio cannot guard against with this libvppcom, "" if all is well."""
-    missing = _text(lib.vppaio_vpp_missing_hook())
-    if not missing:
-        return ""
-    return (
-        f"this libvppcom does not call {missing}, so a lack of descriptors or address space may end the process; keep "
-        "RLIMIT_NOFILE and RLIMIT_AS high"
-    )
-
-
 def end_by_signal(number: int) -> None:
     """Let the exit that is under way end as if killed by signal `number`, so that who waits for us sees the truth."""
     lib.vppaio_vpp_end_by_signal(number)

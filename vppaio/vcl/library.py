@@ -90,6 +90,17 @@ def _candidates(release: str) -> Iterator[str]:
         yield found
 
 
+def unguarded() -> str:
+    """What vppaio cannot guard against with this libvppcom, "" if all is well."""
+    missing = _text(lib.vppaio_vpp_missing_hook())
+    if not missing:
+        return ""
+    return (
+        f"this libvppcom does not call {missing}, so a lack of descriptors or address space may end the process; keep "
+        "RLIMIT_NOFILE and RLIMIT_AS high"
+    )
+
+
 def _text(chars: Any) -> str:
     return os.fsdecode(ffi.string(chars))
 
