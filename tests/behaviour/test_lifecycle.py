@@ -18,6 +18,7 @@ import pytest
 
 import vppaio
 from tests.support.connections import ask, echo_server
+from tests.support.programs import Service
 from tests.support.protocols import Echo
 from tests.support.sites import (
     PATIENCE,
@@ -340,7 +341,7 @@ vppaio.run(main())
 """
 
 
-class Service:
+class EchoService(Service):
     """An echo server in a process of its own.
 
     Args:
@@ -349,18 +350,7 @@ class Service:
     """
 
     def __init__(self, stack: Site, made: str = "pass", body: str = "pass", port: int = 0, **options: Any) -> None:
-        self.stack = stack
-        program = SERVICE.replace("MADE", made).replace("BODY", body)
-        self.process = stack.python("-c", program, stack.address, str(port), **options)
-
-    def __enter__(self) -> Service:
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        super().__init__(stack, SERVICE.replace("MADE", made).replace("BODY", body), str(port), **options)
 
     def ask(self) -> bytes:
         return ask(self.stack, self.port)
@@ -377,7 +367,7 @@ def test_exit_right_after_accept_leaves_the_stack_whole(stack: Site, way: str) -
     # Several at a time: most of each second goes into starting Python.
     def one(errors: list[BaseException]) -> None:
         try:
-            with Service(stack, made=way) as service:
+            with EchoService(stack, made=way) as service:
                 with contextlib.ExitStack() as peers:
                     with contextlib.suppress(ConnectionRefusedError):  # the first may have ended it already
                         for _ in range(3):
@@ -421,11 +411,11 @@ def test_exit_does_not_wait_for_the_end_of_new_connections(stack: Site) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_service_ended_by_a_signal_frees_its_port(stack: Site, number: signal.Signals) -> None:
-    with Service(stack) as service:
+    with EchoService(stack) as service:
         assert service.ask() == b"hello"
         service.process.send_signal(number)
         assert service.process.wait(PATIENCE) != 0
-        with Service(stack, port=service.port) as successor:
+        with EchoService(stack, port=service.port) as successor:
             assert successor.ask() == b"hello"
 
 
@@ -441,7 +431,7 @@ SPIN = """
 def test_busy_service_ended_by_a_signal_ends_its_connections_and_frees_its_port(
     stack: Site, number: signal.Signals
 ) -> None:
-    with Service(stack, body=SPIN) as service, contextlib.ExitStack() as closing:
+    with EchoService(stack, body=SPIN) as service, contextlib.ExitStack() as closing:
         peers = [closing.enter_context(stack.connect(service.port)) for _ in range(20)]
         stop = threading.Event()
         echoed = [0] * len(peers)
@@ -465,7 +455,7 @@ def test_busy_service_ended_by_a_signal_ends_its_connections_and_frees_its_port(
         for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()  # each was told
-        with Service(stack, port=service.port) as successor:
+        with EchoService(stack, port=service.port) as successor:
             assert successor.ask() == b"hello"
 
 
@@ -523,7 +513,7 @@ def test_forked_child_gets_a_clear_error_and_does_no_harm(stack: Site) -> None:
     asyncio.get_running_loop().call_soon(fork)
     """
     for leave in ("os._exit", "sys.exit"):
-        with Service(stack, body=body.replace("EXIT", leave)) as service:
+        with EchoService(stack, body=body.replace("EXIT", leave)) as service:
             assert service.process.stdout is not None
             said = [service.process.stdout.readline()]
             while not said[-1].startswith("child"):
@@ -545,14 +535,14 @@ def test_multiprocessing_children_do_no_harm(stack: Site) -> None:
     with multiprocessing.get_context("fork").Pool(2) as pool:
         print(await asyncio.to_thread(pool.map, abs, range(-5, 0)), flush=True)
     """
-    with Service(stack, body=body) as service:
+    with EchoService(stack, body=body) as service:
         assert service.process.stdout is not None
         assert service.process.stdout.readline() == "[5, 4, 3, 2, 1]\n"
         assert service.ask() == b"hello"
 
 
 def test_pid_of_a_client_that_dies_is_no_news_to_others(stack: Site) -> None:
-    with Service(stack) as dies, Service(stack) as lives:
+    with EchoService(stack) as dies, EchoService(stack) as lives:
         with stack.connect(lives.port) as peer:
             dies.process.send_signal(signal.SIGKILL)
             dies.process.wait(PATIENCE)

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.support.programs import Service
 from tests.support.sites import Site
 
 CLIENTS = 200
@@ -63,21 +64,11 @@ while True:
 """
 
 
-class Service:
+class TimedService(Service):
     """The service in a process of its own: its CPU time is nobody else's."""
 
     def __init__(self, stack: Site, task: str = "") -> None:
-        self.stack = stack
-        self.process = stack.python("-c", SERVICE, stack.address, task, stdin=-1)
-
-    def __enter__(self) -> Service:
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        super().__init__(stack, SERVICE, task, stdin=-1)
 
     def cpu_seconds(self) -> float:
         with open(f"/proc/{self.process.pid}/schedstat") as schedstat:
@@ -106,7 +97,7 @@ def round_trip(peer: socket.socket) -> float:
 
 def test_idle_service_uses_at_most_1_percent_of_a_core(stack: Site) -> None:
     """Measured over 3 s after load, with connections open and none used."""
-    with Service(stack) as service:
+    with TimedService(stack) as service:
         peers = [stack.connect(service.port) for _ in range(CLIENTS)]
         for _ in range(20):
             for peer in peers:
@@ -126,7 +117,7 @@ def test_idle_service_uses_at_most_1_percent_of_a_core(stack: Site) -> None:
 
 def test_byte_that_arrives_during_sleep_is_answered_at_once(stack: Site) -> None:
     """No steps of 1 ms or 100 ms: what polls on a timer shows them, what is woken does not."""
-    with Service(stack) as service, stack.connect(service.port) as peer:
+    with TimedService(stack) as service, stack.connect(service.port) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for tries_left in (2, 1, 0):  # a busy machine is late by itself; steps would be there in every try
             times = []
@@ -143,7 +134,7 @@ def test_byte_that_arrives_during_sleep_is_answered_at_once(stack: Site) -> None
 
 
 def test_byte_after_a_long_sleep_is_answered_at_once(stack: Site) -> None:
-    with Service(stack) as service, stack.connect(service.port) as peer:
+    with TimedService(stack) as service, stack.connect(service.port) as peer:
         times = []
         for _ in range(5):
             time.sleep(0.6)
@@ -166,7 +157,7 @@ def test_10_ms_timers_fire_at_most_2_ms_late_under_1000_echoing_connections(stac
 
 def _late_timers(stack: Site) -> tuple[list[float], int]:
     """How late timers fired, sorted, and the index of the one that is held to the limit."""
-    with Service(stack, "timers") as service:
+    with TimedService(stack, "timers") as service:
         first = service.go_first()
         load = stack.popen(
             [sys.executable, "-c", LOAD, stack.address, str(service.port), "1000"],

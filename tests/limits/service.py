@@ -18,18 +18,11 @@ from typing import Any, Final
 
 import vppaio
 from testbed.trouble import limit_with_free, mapped
+from tests.support.protocols import Echo
 
 PORTS: Final = (4000, 4001, 4002, 4003)  # the first connection of each brings a segment
 _MIB: Final = 1 << 20
 fillers: list[int] = []
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 def say(*words: object) -> None:

@@ -1,4 +1,4 @@
-"""A server's own command line in a process of its own."""
+"""Servers in processes of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from tests.support.sites import PATIENCE, Site
 
@@ -40,3 +40,27 @@ def running(
             assert process.wait(PATIENCE) in (0, -end)
         finally:
             process.kill()
+
+
+class Service:
+    """Python code in a process of its own, with vppaio on the stack; it prints the port it serves on.
+
+    Args:
+        arguments: of the program, behind the address to serve on.
+        options: of subprocess.Popen.
+    """
+
+    port: int
+
+    def __init__(self, stack: Site, code: str, *arguments: str, **options: Any) -> None:
+        self.stack = stack
+        self.process = stack.python("-c", code, stack.address, *arguments, **options)
+
+    def __enter__(self) -> Self:
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()

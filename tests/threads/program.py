@@ -16,16 +16,9 @@ import threading
 import traceback
 
 import vppaio
+from tests.support.protocols import Echo
 
 THREADS = 8
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 async def serve(address: str, port: int, chance: random.Random | None) -> None:
