@@ -120,6 +120,10 @@ class EventLoop(Scheduler, StackLoop):
         for callback in self._stack_listeners:
             self.call_soon(callback, event)
 
+    def close(self) -> None:
+        super().close()
+        self._listeners.clear()  # of servers that nobody closed: their sockets are their owners'
+
     # ---- the turn: loop.scheduler ------------------------------------------------------------------------------
 
     def _report_slow(self, handler: object, seconds: float) -> None:

@@ -114,6 +114,9 @@ def _is_connected(sock: socket.socket) -> bool:
 
 async def sock_connect(loop: StackLoop, sock: Any, address: Any) -> None:
     made = session_socket(sock)
+    if made is not None and made is not sock and made.worker.index < 0:
+        del _stand_ins[sock]  # it ended with its loop
+        made = None
     if made is not None:
         _check_non_blocking(loop, sock)
         await connect.sock_connect(loop, made, address)

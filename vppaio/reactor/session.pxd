@@ -24,6 +24,7 @@ cdef class Session:
     cdef bint watched
     cdef bint listening
     cdef bint connecting
+    cdef bint given_back        # its descriptor is its socket object's again
 
     cdef int watch(self, SessionHandler handler, uint32_t events) except -1
     cdef int rearm(self) except -1
@@ -32,6 +33,7 @@ cdef class Session:
     cdef int mark_listening(self) except -1
     cdef int close(self) except -1
     cdef int close_with(self, object sock) except -1
+    cdef int give_back(self) except -1
     cdef int finish(self) except -1
     cdef Session accept(self, vcl_endpoint *peer, int *error)
 

@@ -126,6 +126,9 @@ cdef class Session:
     cdef int close_with(self, object sock) except -1:
         """Close the session, and make the socket object `sock` that has its descriptor too forget it. Whoever gave us
         the object may have closed it already."""
+        if self.given_back:
+            sock.close()
+            return 0
         if not self.closed and self.ops.session_fd(self.handle) >= 0 and sock.fileno() < 0:
             self._forget()
             self.ops.session_forget(self.handle)
@@ -133,6 +136,15 @@ cdef class Session:
         else:
             self.close()
         sock.detach()
+        return 0
+
+    cdef int give_back(self) except -1:
+        """The loop ends, and the descriptor stays open: from here on it is its socket object's alone."""
+        if not self.closed:
+            self._forget()
+            self.ops.session_forget(self.handle)
+            self.handle = NO_HANDLE
+            self.given_back = True
         return 0
 
     cdef int finish(self) except -1:

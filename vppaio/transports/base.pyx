@@ -136,7 +136,15 @@ cdef class SessionTransport(SessionHandler):
         # Without connection_lost: no loop is there to call it.
         self.closing = True
         self.lost_writes += 1
-        self._release()
+        if self.sock is None:
+            self._release()
+        elif isinstance(self.sock, SessionSocket):
+            self.sock.kernel_socket = None  # as below
+            self._release()
+        else:
+            # As in asyncio a loop's end closes no socket: its owner may go on with it. Otherwise it ends with us.
+            self._keep_names()
+            self.session.give_back()
         return 0
 
     cdef int handle(self, uint32_t events) except -1:

@@ -15,6 +15,7 @@ from libc.errno cimport EAGAIN, ECONNABORTED
 from vppaio.vcl.address cimport address_of
 from vppaio.vcl.ops cimport EPOLLIN, vcl_endpoint
 
+from vppaio.transports.pseudosocket import SessionSocket
 from vppaio.vcl.errors import os_error
 
 logger = logging.getLogger("vppaio")
@@ -142,7 +143,13 @@ cdef class Listener(SessionHandler):
         return 0
 
     cdef int on_closing(self) except -1:
-        self.session.close_with(self.sock)
+        # The socket is its owner's: as in asyncio, the end of a loop closes none.
+        if isinstance(self.sock, SessionSocket):
+            self.sock.kernel_socket = None
+            self.session.close_with(self.sock)
+        else:
+            self.session.give_back()
+        self.on_connection = self.reopen = self.give_up = None
         return 0
 
     def _reopen(self):

@@ -21,7 +21,7 @@ from typing import Any
 from vppaio.reactor.session import TCP, UDP, Session, SessionTable
 from vppaio.transports import destination, options
 from vppaio.transports.socketcalls import SocketCalls
-from vppaio.transports.socketio import SocketIO
+from vppaio.transports.socketio import SocketIO, closed_error
 
 # vcl_ops.h
 _TRAP_CONNECT_LEAKS = 1 << 1
@@ -76,8 +76,8 @@ class SessionSocket(SocketCalls):
             OSError: EBADF, it is closed.
         """
         self._require_open()
-        if self._session is not None and self._session.closed and self._sharers is not None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # by a transport that had it, too
+        if self._session is not None and self._session.closed:
+            raise closed_error(self.worker)  # with its transport, another owner's, or with its loop
         if self._session is None:
             protocol = TCP if self.type == socket.SOCK_STREAM else UDP
             self._session = self.worker.create(protocol, self.family == socket.AF_INET)

@@ -1,10 +1,12 @@
 import asyncio
 from typing import Any, Final, Self
 
-from vppaio.reactor.session import Session, SessionHandler
+from vppaio.reactor.session import Session, SessionHandler, SessionTable
 
 READABLE: Final[int]
 WRITABLE: Final[int]
+
+def closed_error(worker: SessionTable) -> OSError: ...
 
 class SocketIO(SessionHandler):
     @property

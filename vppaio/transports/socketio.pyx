@@ -8,14 +8,16 @@ Once the peer has closed its side, VPP announces nothing more and gives the conn
 
 Made by transports.pseudosocket; asks reactor.session. On the loop's thread.
 """
+import os
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, ECONNRESET, EMSGSIZE, ENOBUFS, ENOTCONN
+from libc.errno cimport EAGAIN, EBADF, ECONNRESET, EMSGSIZE, ENOBUFS, ENOTCONN
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
-from vppaio.reactor.session cimport Session, SessionHandler
+from vppaio.reactor.session cimport Session, SessionHandler, SessionTable
 from vppaio.transports.mss cimport would_be_split
 from vppaio.vcl.address cimport address_of, fill_endpoint
 from vppaio.vcl.ops cimport (
@@ -38,6 +40,12 @@ WRITABLE = EPOLLOUT
 cdef double LOOK_AGAIN_READ_S = 0.05  # VPP's datagram sessions do not announce all, see transports.datagram
 cdef double LOOK_AGAIN_WRITE_S = 0.001
 cdef double LOOK_AT_HALF_OPEN_S = 0.25
+
+
+def closed_error(SessionTable worker):
+    """What a socket raises whose session is closed."""
+    why = "" if worker.index >= 0 else ": its session ended with its event loop, which is closed; connect a new socket"
+    return OSError(EBADF, os.strerror(EBADF) + why)
 
 
 cdef class SocketIO(SessionHandler):
@@ -128,6 +136,8 @@ cdef class SocketIO(SessionHandler):
         """Check and count a read."""
         if n == -EAGAIN:
             self.session.worker.n_read_blocked += 1
+        elif n == -EBADF:
+            raise closed_error(self.session.worker)
         check(n, call)
         self.session.worker.n_read_bytes += n
         return n
@@ -141,6 +151,8 @@ cdef class SocketIO(SessionHandler):
             n = -EAGAIN
         elif n == -ENOTCONN and self.ended and self.end == 0:
             n = -ECONNRESET  # it was connected, until VPP gave the half-closed connection up
+        elif n == -EBADF:
+            raise closed_error(self.session.worker)
         check(n, call, detail, stack=self.session.stack)
         self.session.worker.n_written_bytes += n
         return n
@@ -195,6 +207,8 @@ cdef class SocketIO(SessionHandler):
         cdef vcl_endpoint peer
         cdef int error = 0
         cdef Session session = self.session.accept(&peer, &error)
+        if error == -EBADF:
+            raise closed_error(self.session.worker)
         if session is None:
             check(error, "accept")
         return session, address_of(&peer)
