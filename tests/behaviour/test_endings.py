@@ -166,9 +166,11 @@ def test_transport_that_outlived_its_loop_does_not_write_to_a_session_of_the_nex
         loop.close()
         assert left[0].is_closing()
         stack.run(main)
-    with pytest.warns(ResourceWarning, match="unclosed transport <StreamTransport"):  # noqa: PT031
+    # Its socket too, if the collector comes to that first; as in asyncio the loop's end closes none.
+    with pytest.warns(ResourceWarning, match="unclosed") as caught:  # noqa: PT031
         left.clear()
         gc.collect()
+    assert any("unclosed transport <StreamTransport" in str(one.message) for one in caught)
 
 
 @pytest.mark.parametrize("way", ["abort", "close"])

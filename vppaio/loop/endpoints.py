@@ -51,7 +51,7 @@ async def create_datagram_endpoint(
                 exc.strerror = f"{exc.strerror} (datagram endpoint {local_addr} to {remote_addr})"
             raise
 
-    if sock is not None:
+    if getattr(sock, "type", None) == socket.SOCK_DGRAM:  # asyncio refuses others
         sock = await adopt_bound(loop, sock)
     if sock is not None or family == socket.AF_UNIX or not (local_addr or remote_addr) or not loop._stacks.with_vpp:
         return await on_host()

@@ -153,7 +153,10 @@ async def _repeat(loop: StackLoop, sock: SessionSocket, events: int, attempt: Ca
 
 
 async def _sendall(loop: StackLoop, sock: SessionSocket, data: Any) -> None:
-    view = memoryview(data).cast("B")
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")  # the socket module's words
+    view = view.cast("B")
     while view:
         view = view[await _repeat(loop, sock, WRITABLE, lambda: sock.send(view)) :]  # noqa: B023  awaited in its round
 
@@ -179,8 +182,10 @@ async def _on_kernel_socket(loop: StackLoop, name: str, sock: Any, args: tuple[A
     """As asyncio does it, but for the waiting: see `Poller.wait_once`."""
     write = name.startswith("sock_send")
     if name == "sock_sendall":
-        view = memoryview(args[0]).cast("B")
-        args = (view,)
+        view = memoryview(args[0])
+        if not view.c_contiguous:
+            raise BufferError("memoryview: underlying buffer is not C-contiguous")  # the socket module's words
+        args = (view.cast("B"),)
     elif name == "sock_recvfrom_into" and not args[1]:
         args = (args[0], len(args[0]))
     method = "send" if name == "sock_sendall" else name.removeprefix("sock_")

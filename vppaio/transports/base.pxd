@@ -45,6 +45,7 @@ cdef class SessionTransport(SessionHandler):
     cdef Py_ssize_t backlog_size
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water
+    cdef object limits          # both, as set_write_buffer_limits got them
     cdef bint waits             # for room in the FIFO, and is counted
     cdef int lost_writes        # 0: open; else the connection is lost, and this counts writes since
     cdef bint opened            # it hears of events

@@ -98,6 +98,10 @@ cdef class DatagramTransport(SessionTransport):
     def __class__(self):
         return _Facade
 
+    @property
+    def _address(self):
+        return self.remote
+
     cdef int handle(self, uint32_t events) except -1:
         if self.finished or self.closing and not self.backlog_size:
             return 0
@@ -230,7 +234,11 @@ cdef class DatagramTransport(SessionTransport):
         to = NULL if self.peer else &self.to_endpoint
         if not self.peer and self._resolve(address) < 0:
             return -1
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        except BufferError as exc:  # a memoryview with steps
+            self._fatal_error(exc, "Fatal write error on datagram transport")
+            return -1
         if would_be_split(session, view.len, to):
             n = -EMSGSIZE
         else:

@@ -55,6 +55,8 @@ class _Facade(asyncio.transports._FlowControlMixin, asyncio.Transport):
 cdef str WRITABLE = (
     "a bytes, bytearray, or memoryview object" if sys.version_info >= (3, 14) else "a bytes-like object"
 )
+# asyncio copies what it sends later, and joins what writelines gets; from 3.12 on it has memoryviews instead.
+cdef bint JOINS_LINES = sys.version_info < (3, 12)
 cdef double LOOK_AT_HALF_OPEN_S = 0.25
 cdef double STARVED_S = 0.01  # until other sessions may have given FIFO memory back
 
@@ -159,7 +161,14 @@ cdef class StreamTransport(InboundStream):
                     return
             self._keep(data, sent)
         elif isinstance(data, (bytes, bytearray, memoryview)):
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            except BufferError as exc:  # with steps; asyncio finds out when it sends, or copies
+                if JOINS_LINES and self.backlog_size:
+                    raise TypeError(str(exc)) from None
+                if not self._refuse_write("write", len(data)):
+                    self._fatal_error(exc, "Fatal write error on socket transport")
+                return
             try:
                 if self._refuse_write("write", view.len):
                     return
@@ -191,14 +200,26 @@ cdef class StreamTransport(InboundStream):
         self.on_gathered()
         pieces = []
         size = 0
+        if not JOINS_LINES and not list_of_data:
+            list_of_data = ()  # None and 0 as well
+        unsendable = None
         for data in list_of_data:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-            piece = data if type(data) is bytes else bytes(data)
+            if type(data) is bytes:
+                piece = data
+            elif JOINS_LINES:
+                piece = b"".join((data,))
+            else:
+                data = memoryview(data)
+                if not data.c_contiguous:
+                    unsendable = BufferError("memoryview: underlying buffer is not C-contiguous")
+                piece = bytes(data)
             if piece:
                 pieces.append(piece)
                 size += len(piece)
         if self._refuse_write("writelines", size):
+            return
+        if unsendable is not None:
+            self._fatal_error(unsendable, "Fatal write error on socket transport")
             return
         if self.backlog is None:
             self.backlog = collections.deque()
@@ -397,6 +418,17 @@ cdef class StreamTransport(InboundStream):
             self.pseudo = sock
             sock.set_readable(self.hang_up)
         return sock
+
+    @property
+    def _buffer(self):
+        pieces = InboundStream._buffer.__get__(self)
+        if pieces:
+            pieces[0] = pieces[0][self.head_offset:]
+        return bytearray().join(pieces) if JOINS_LINES else collections.deque(map(memoryview, pieces))
+
+    @property
+    def _eof(self):
+        return self.eof_written
 
     # What loop.sendfile asks of a transport (asyncio.base_events, loop.sockets).
 
