@@ -29,15 +29,10 @@ from vppaio.transports.pseudosocket import SessionSocket
 
 cdef object is_finalizing = sys.is_finalizing  # the module's names are None when it is asked
 
-cdef extern from *:
-    const Py_ssize_t PY_SSIZE_T_MAX
+cdef object MOST_BYTES = sys.maxsize
 
 cdef enum:
     DEFAULT_HIGH_WATER = 64 * 1024
-
-
-cdef Py_ssize_t _whole_bytes(object limit) except -1:
-    return PY_SSIZE_T_MAX if limit >= PY_SSIZE_T_MAX else math.floor(limit)
 
 
 cdef class SessionTransport(SessionHandler):
@@ -196,8 +191,8 @@ cdef class SessionTransport(SessionHandler):
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self.limits = (low, high)  # as they were given: asyncio takes any numbers
-        self.high_water = _whole_bytes(high)
-        self.low_water = _whole_bytes(low)
+        self.high_water = <Py_ssize_t> math.floor(min(MOST_BYTES, high))
+        self.low_water = <Py_ssize_t> math.floor(min(MOST_BYTES, low))
         self.maybe_pause_protocol()
 
     cdef int count_waiting(self) except -1:
@@ -297,47 +292,37 @@ cdef class SessionTransport(SessionHandler):
     @property
     def _protocol(self):
         return self.protocol
-
     @property
     def _server(self):
         return self.server
-
     @property
     def _extra(self):
         for name in ("socket", "sockname", "peername"):
             self.get_extra_info(name)
         return self.extra
-
     @property
     def _sock(self):
         return None if self.finished or self.session.closed else self._socket()
-
     @property
     def _sock_fd(self):
         sock = self._sock
         return -1 if sock is None else sock.fileno()
-
     @property
     def _buffer(self):
         """A copy of what waits to be sent."""
         return collections.deque(self.backlog or ())
-
     @property
     def _closing(self):
         return self.closing
-
     @property
     def _paused(self):
         return self.paused
-
     @property
     def _conn_lost(self):
         return self.lost_writes
-
     @property
     def _high_water(self):
         return self.get_write_buffer_limits()[1]
-
     @property
     def _low_water(self):
         return self.get_write_buffer_limits()[0]
