@@ -101,8 +101,8 @@ class SessionSocket(SocketCalls):
     def fileno(self) -> int:
         """A descriptor: the kernel's, or on VPP one that is only good for polling, made when it is first asked for.
 
-        It is readable once the peer has closed, or while data waits because reading is paused. Connection pools look for
-        that before they use an idle connection again (httpcore). It is -1 after close.
+        It is readable once the peer has closed, or while data waits because reading is paused. Connection pools look
+        for that before they use an idle connection again (httpcore). It is -1 after close.
         """
         if self._session is None or self._session.closed:
             return -1
