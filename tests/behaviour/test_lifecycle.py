@@ -157,7 +157,7 @@ def test_200_connections_that_are_reset_leave_nothing_behind(stack: Site) -> Non
     stack.run(main)
 
 
-@pytest.mark.trap("8: closing a session that connects", guard="vppaio/reactor/session.pyx: _Orphan")
+@pytest.mark.trap("8: closing a session that connects", guard="vppaio/vcl/vpp_slots.c: vpp_collect_owed")
 def test_200_connects_given_up_leave_nothing_behind(stack: Site) -> None:
     """Cancelled or timed out, in turns. On VPP the sessions wait for the answer, which comes when the peer refuses."""
 
@@ -188,7 +188,7 @@ def test_200_connects_given_up_leave_nothing_behind(stack: Site) -> None:
 
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
-@pytest.mark.trap("7: closing a listener with queued connections", guard="vppaio/vcl/libvppcom.c: close_listener")
+@pytest.mark.trap("7: closing a listener with queued connections", guard="vppaio/vcl/vpp_slots.c: close_listener")
 def test_closing_a_server_refuses_who_was_not_accepted(stack: Site) -> None:
     async def main() -> None:
         for _ in range(5):

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.contract.stacks import Stack, without
+from tests.contract.stacks import Stack
 from tests.support.driver import (
     ERR,
     HUP,
@@ -17,7 +17,6 @@ from tests.support.driver import (
     Worker,
     endpoint,
 )
-from vppaio.vcl._vcl import lib
 
 pytestmark = pytest.mark.usefixtures("table")
 
@@ -115,7 +114,6 @@ def test_bind_before_connect_fixes_the_source(table: Stack, worker: Worker) -> N
 
 
 def test_connecting_session_can_be_closed(table: Stack, worker: Worker) -> None:
-    without(table, lib.VCL_TRAP_CONNECT_LEAKS, "the slot leaks")
     handle = worker.connect(table.listen().getsockname()[:2])
     assert worker.close_session(handle) == 0
     assert worker.news() == {}

@@ -74,7 +74,6 @@ CALLS = sorted(calls_with(None, 0, 0))
 
 @pytest.mark.parametrize("call", CALLS)
 def test_stale_handle_is_refused(table: Stack, worker: Worker, call: str) -> None:
-    without(table, lib.VCL_TRAP_CONNECT_LEAKS, "the slot of an unused session is not freed")
     handle = worker.create()
     worker.close_session(handle)
     assert calls_with(table.ops, worker.vep, handle)[call]() == -errno.EBADF
@@ -87,14 +86,12 @@ def test_handle_that_never_was_is_refused(table: Stack, worker: Worker, call: st
 
 
 def test_handle_is_free_for_reuse_at_once(table: Stack, worker: Worker) -> None:
-    without(table, lib.VCL_TRAP_CONNECT_LEAKS, "the slot of an unused session is not freed")
     first = worker.create()
     worker.close_session(first)
     assert worker.create() == first
 
 
 def test_failing_calls_use_up_no_handles(table: Stack, worker: Worker) -> None:
-    without(table, lib.VCL_TRAP_CONNECT_LEAKS, "the slot of an unused session is not freed")
     listener, _ = worker.listen(table.host)
     first = worker.create()
     worker.close_session(first)
@@ -190,7 +187,10 @@ def test_calls_during_listen_are_refused(table: Stack, worker: Worker) -> None:
             thread.start()
             deadline = time.monotonic() + 10
             while -errno.EBUSY not in answers and time.monotonic() < deadline:
-                assert table.ops.session_listen(listener, 5) in (0, -errno.EBUSY)
+                if table.ops.traps & lib.VCL_TRAP_PORT_ZERO:  # VPP is not asked when a session listens already
+                    worker.close_session(worker.listen(table.host)[0])
+                else:
+                    assert table.ops.session_listen(listener, 5) in (0, -errno.EBUSY)
     finally:
         done.set()
         thread.join()

@@ -51,7 +51,6 @@ class Operations:
     ) -> None:
         self.fifo_bytes = fifo_bytes
         self.traps = traps
-        self.leaked = 0
         self.listen_seconds = 0.0
         self.hold_connects = False
         self.lock = threading.RLock()
@@ -71,6 +70,18 @@ class Operations:
         if handle not in worker.sessions:
             raise Refusal(errno.EBADF)
         return worker.sessions[handle]
+
+    def session_for(self, handle: int, operation: int) -> Session:
+        """The same if its state allows the operation."""
+        worker = self.worker(handle >> 24)
+        if handle == worker.vep:
+            code = lib.vcl_refusal(0, lib.VCL_EPOLL_SET, operation)
+        else:
+            session = self.session(handle)
+            code = lib.vcl_refusal(not session.is_stream, session.named_state, operation)
+        if code:
+            raise Refusal(-code)
+        return session
 
     def worker(self, index: int) -> Worker:
         if index not in self.workers:
@@ -118,7 +129,7 @@ class Operations:
 
     def epoll_ctl(self, vep: int, op: int, handle: int, events: int, data: int) -> int:
         worker = self._epoll_set(vep)
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_CLOSE if op == 2 else lib.VCL_OP_WATCH)
         if session.worker is not worker or op not in (1, 2, 3):
             raise Refusal(errno.EINVAL)
         if session.is_member and op == 1:
@@ -155,19 +166,15 @@ class Operations:
         return session.handle
 
     def session_bind(self, handle: int, local: Any) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_BIND)
         self._require_stack(session.worker)
-        if session.state is not State.NEW:
-            raise Refusal(errno.EINVAL)
         self.network.bind(session, address(local))
         session.state = State.BOUND
         return 0
 
     def session_listen(self, handle: int, _backlog: int) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_LISTEN)
         self._require_stack(session.worker)
-        if not session.is_stream or session.state not in (State.NEW, State.BOUND, State.LISTENING):
-            raise Refusal(errno.EINVAL)
         session.worker.busy = True
         try:
             self.lock.release()  # the others have to find it busy
@@ -181,10 +188,8 @@ class Operations:
         return 0
 
     def session_accept(self, handle: int, peer: Any) -> int:
-        listener = self.session(handle)
+        listener = self.session_for(handle, lib.VCL_OP_ACCEPT)
         self._require_stack(listener.worker)
-        if listener.state is not State.LISTENING:
-            raise Refusal(errno.EBADF)
         if not listener.arrived:
             raise Refusal(errno.EAGAIN)
         accepted = listener.arrived.popleft()
@@ -192,10 +197,9 @@ class Operations:
         return accepted.handle
 
     def session_connect(self, handle: int, peer: Any) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_CONNECT)
         self._require_stack(session.worker)
-        if session.state not in (State.NEW, State.BOUND):
-            raise Refusal(errno.EINVAL)
+        session.connect_asked = False
         session.peer = address(peer)
         session.state = State.CONNECTING
         if not session.is_stream:
@@ -221,19 +225,16 @@ class Operations:
         session.worker.post(session, Message.FAILED if code else Message.CONNECTED)
 
     def session_connect_result(self, handle: int, events: int) -> int:
-        session = self.session(handle)
-        if session.state is State.READY:
-            return 0
-        if session.state is State.DEAD:
-            raise Refusal(session.connect_error or errno.ENOTCONN)
-        if not events & (OUT | HUP) or session.state is State.CONNECTING:
+        session = self.session_for(handle, lib.VCL_OP_RESULT)
+        if session.state is State.CONNECTING or not (session.connect_asked or events & (OUT | HUP)):
             raise Refusal(errno.EINPROGRESS)
-        raise Refusal(errno.ENOTCONN)
+        session.connect_asked = True
+        if session.state is State.DEAD and session.connect_error:
+            raise Refusal(session.connect_error)
+        return 0
 
     def session_shutdown(self, handle: int, how: int) -> int:
-        session = self.session(handle)
-        if session.state is not State.READY:
-            raise Refusal(errno.ENOTCONN)
+        session = self.session_for(handle, lib.VCL_OP_SHUTDOWN)
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             session.shut_reading = True
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):
@@ -254,9 +255,6 @@ class Operations:
             if child.remote is not None:
                 child.remote.receive_reset()
             self.session_close(child.handle)
-        # A connect that succeeds later is taken back by VPP; what never connects keeps its slot (docs/vpp.md 5.8).
-        if session.state in (State.NEW, State.BOUND) or (session.state is State.CONNECTING and session.connect_error):
-            self.leaked += bool(self.traps & lib.VCL_TRAP_CONNECT_LEAKS and session.is_stream)
         if session.is_stream and session.remote is not None:
             if session.rx:
                 session.remote.receive_reset()
@@ -275,7 +273,7 @@ class Operations:
     # -- bytes --------------------------------------------------------------------------------------------------------
 
     def session_read(self, handle: int, buffer: Any, size: int) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_READ)
         if not session.is_stream:
             return self.session_recvfrom(handle, buffer, size, ffi.NULL)
         if session.was_reset:
@@ -289,10 +287,10 @@ class Operations:
         return len(data)
 
     def session_write(self, handle: int, buffer: Any, size: int) -> int:
-        return self._write(self.session(handle), bytes(ffi.buffer(buffer, size)))
+        return self._write(self.session_for(handle, lib.VCL_OP_WRITE), bytes(ffi.buffer(buffer, size)))
 
     def session_writev(self, handle: int, pieces: Any, count: int) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_WRITE)
         if not 0 <= count <= MAX_PIECES:
             raise Refusal(errno.EINVAL)
         return self._write(
@@ -330,9 +328,7 @@ class Operations:
         return taken
 
     def session_recvfrom(self, handle: int, buffer: Any, size: int, sender: Any) -> int:
-        session = self.session(handle)
-        if session.is_stream:
-            raise Refusal(errno.EOPNOTSUPP)
+        session = self.session_for(handle, lib.VCL_OP_RECEIVE)
         if session.pending_error:
             code, session.pending_error = session.pending_error, 0
             raise Refusal(code)
@@ -353,18 +349,15 @@ class Operations:
         return len(data)
 
     def session_sendto(self, handle: int, buffer: Any, size: int, to: Any) -> int:
-        session = self.session(handle)
-        if session.is_stream:
-            raise Refusal(errno.EOPNOTSUPP)
+        session = self.session_for(handle, lib.VCL_OP_SEND_TO if to else lib.VCL_OP_SEND)
         return self._send(session, bytes(ffi.buffer(buffer, size)), address(to) if to else None)
 
     def _send(self, session: Session, data: bytes, to: Address | None) -> int:
         if session.state is State.NEW:
-            raise Refusal(errno.EDESTADDRREQ if to is None else errno.EBADF)
+            self.network.bind(session, ("0.0.0.0" if session.is_ip4 else "::", 0))
+            session.state = State.BOUND
         if session.was_reset or session.state is State.DEAD:
             raise Refusal(errno.ENOTCONN)
-        if session.peer is not None and to is not None:
-            raise Refusal(errno.EINVAL)
         if len(data) > MAX_DATAGRAM:
             raise Refusal(errno.EMSGSIZE)
         if self._datagrams_blocked:
@@ -393,25 +386,25 @@ class Operations:
     # -- questions ----------------------------------------------------------------------------------------------------
 
     def session_readable(self, handle: int) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_ASK)
         if session.state is State.LISTENING:
             return len(session.arrived)
         return len(session.rx) if session.is_stream else sum(len(data) for data, _ in session.datagrams)
 
     def session_local(self, handle: int, local: Any) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_ASK)
         local[0] = endpoint(session.local or ("0.0.0.0" if session.is_ip4 else "::", 0))[0]
         return 0
 
     def session_peer(self, handle: int, peer: Any) -> int:
-        session = self.session(handle)
-        if session.peer is None or session.state is not State.READY:
+        session = self.session_for(handle, lib.VCL_OP_PEER)
+        if session.peer is None or session.was_reset:
             raise Refusal(errno.ENOTCONN)
         peer[0] = endpoint(session.peer)[0]
         return 0
 
     def session_get_option(self, handle: int, level: int, option: int, value: Any) -> int:
-        session = self.session(handle)
+        session = self.session_for(handle, lib.VCL_OP_ASK)
         answers = (
             {
                 (socket.SOL_SOCKET, socket.SO_TYPE): socket.SOCK_STREAM if session.is_stream else socket.SOCK_DGRAM,
@@ -431,11 +424,11 @@ class Operations:
     def session_set_option(self, handle: int, level: int, option: int, value: int) -> int:
         if (level, option) not in _OPTIONS:
             raise Refusal(errno.ENOPROTOOPT)
-        self.session(handle).options[level, option] = value
+        self.session_for(handle, lib.VCL_OP_ASK).options[level, option] = value
         return 0
 
     def session_fd(self, handle: int) -> int:
-        self.session(handle)
+        self.session_for(handle, lib.VCL_OP_ASK)
         return -1
 
     def session_adopt(self, _index: int, _fd: int) -> int:

@@ -15,6 +15,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vppaio.vcl._vcl import lib
+
 Address = tuple[str, int]
 
 IN, OUT, ERR, HUP, RDHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
@@ -38,6 +40,15 @@ class State(enum.Enum):
     CONNECTING = enum.auto()
     READY = enum.auto()
     DEAD = enum.auto()  # connect failed, or the stack is gone: every use is ENOTCONN
+
+
+_NAMED: Final = {
+    State.NEW: lib.VCL_NEW,
+    State.BOUND: lib.VCL_BOUND,
+    State.LISTENING: lib.VCL_LISTENING,
+    State.CONNECTING: lib.VCL_CONNECTING,
+    State.READY: lib.VCL_CONNECTED,
+}
 
 
 class Message(enum.Enum):
@@ -67,6 +78,8 @@ class Session:
     peer: Address | None = None
     options: dict[tuple[int, int], int] = field(default_factory=dict)
     closed: bool = False
+    lost: bool = False  # its stack is gone
+    connect_asked: bool = True  # whether it was asked what became of the connect
 
     # Stream
     remote: Session | None = None
@@ -90,6 +103,17 @@ class Session:
     data: int = 0
     # VPP has told of the FIFO's content, and tells no more until a read has emptied it.
     rx_told: bool = False
+
+    @property
+    def named_state(self) -> int:
+        """In the words of vcl_states.h."""
+        if self.lost:
+            return lib.VCL_LOST
+        if not self.connect_asked:
+            return lib.VCL_CONNECTING
+        if self.state is State.DEAD:
+            return lib.VCL_FAILED if self.connect_error else lib.VCL_CONNECTED
+        return _NAMED[self.state]
 
     @property
     def is_readable(self) -> bool:
@@ -250,7 +274,9 @@ class Worker:
         for session in self.sessions.values():
             if session.is_stream and session.state is State.READY and session.is_member:
                 self.parked.append((session, session.data, RDHUP if session.mask & RDHUP else HUP))
-            session.state = State.DEAD
+            if session.state is not State.NEW and not (session.is_stream and session.state is State.BOUND):
+                session.state = State.DEAD
+                session.lost = True
 
     def attach_again(self) -> None:
         self.lost = self.detached = False

@@ -182,7 +182,7 @@ def test_lost_stack(scene: Callable[..., Scene]) -> None:
     assert worker.ask(NOW) == [(handle, RDHUP)]
     assert ops.worker_is_detached(worker.index) == 1
     assert worker.fd_is_readable()  # for good
-    assert worker.read(handle) == -errno.ENOTCONN
+    assert worker.read(handle) == -errno.ECONNRESET
     assert worker.accept(listener)[0] == -errno.ENETDOWN
     assert ops.session_create(worker.index, TCP, 1) == -errno.ENETDOWN
 
@@ -191,7 +191,7 @@ def test_lost_stack(scene: Callable[..., Scene]) -> None:
     worker.ask(NOW)
     assert ops.worker_is_detached(worker.index) == 0
     assert not worker.fd_is_readable()
-    assert worker.accept(listener)[0] == -errno.EBADF
+    assert worker.accept(listener)[0] == -errno.ENETDOWN
     worker.listen(HOST)
 
 
@@ -204,15 +204,6 @@ def test_fins_expire_without_a_word(scene: Callable[..., Scene]) -> None:
     here.fake.expire_fins()
     assert here.worker.news() == {}
     assert here.worker.read(handle) == -errno.ENOTCONN
-
-
-def test_leaked_slots_are_counted(scene: Callable[..., Scene]) -> None:
-    here = scene(traps=VPP_TRAPS)
-    here.worker.close_session(here.worker.create())
-    here.worker.close_session(here.worker.connect(("192.0.2.1", 80)))
-    assert here.fake.leaked == 2
-    here.worker.close_session(here.pair()[0])
-    assert here.fake.leaked == 2
 
 
 def test_empty_datagram_silences_the_session_until_a_read(scene: Callable[..., Scene]) -> None:

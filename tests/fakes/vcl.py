@@ -22,7 +22,6 @@ from vppaio.vcl._vcl import ffi, lib
 
 VPP_TRAPS: Final = (
     lib.VCL_TRAP_FIN_EXPIRES
-    | lib.VCL_TRAP_CONNECT_LEAKS
     | lib.VCL_TRAP_PORT_ZERO
     | lib.VCL_TRAP_DATAGRAM_EVENTS
     | lib.VCL_TRAP_DATAGRAM_SPLIT
@@ -44,7 +43,6 @@ class FakeVcl(Operations):
     Attributes:
         ops: the `vcl_ops *`.
         calls: how often each operation was called.
-        leaked: slots lost for good; counted where VCL_TRAP_CONNECT_LEAKS is on.
         listen_seconds: how long session_listen takes.
         hold_connects: while True, no connect gets its result; `release_connects` hands them out.
     """

@@ -1,5 +1,7 @@
 """python -m tests.fuzz TARGET --seconds N --seed S [--stack host|vpp]: throw at one target for a while.
 
+The target `api` (tests/fuzz/api.py) also has the stack `fake`, and `--seeds N` for a number of sequences.
+
 Every case has its own random numbers from the seed and its number, so `--first` goes straight to one that failed.
 """
 
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 import vppaio
 from testbed.vppinstance import VppInstance
+from tests.fuzz import api
 from tests.fuzz.services import Datagrams, Http, Tls
 from tests.fuzz.texts import Texts
 from tests.support.sites import HostSite, VppSite
@@ -49,12 +52,17 @@ async def fuzz(target: str, site: Any, seconds: float, seed: int, first: int = 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("target", choices=(*TARGETS, "api"))
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--stack", choices=("host", "vpp"), default="host")
+    parser.add_argument("--seeds", type=int, help="how many cases, instead of a time; api only")
+    parser.add_argument("--stack", choices=("fake", "host", "vpp"), default="host")
     o = parser.parse_args()
+    if o.target == "api":
+        sys.exit(1 if api.fuzz(o.stack, o.seed, o.first, o.seeds, o.seconds) else 0)
+    if o.stack == "fake" or o.seeds is not None:
+        parser.error("--stack fake and --seeds are for the target api")
     faulthandler.enable()
     print(f"{o.target} on {o.stack}, seed {o.seed}", flush=True)
     with contextlib.ExitStack() as last:

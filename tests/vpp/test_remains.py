@@ -273,7 +273,7 @@ vppaio.run(main())
 
 
 @pytest.mark.trap("11: more events than one look takes when VPP is gone", guard="vppaio/vcl/vpp_worker.c: look")
-@pytest.mark.trap("7: queued connections when VPP dies", guard="vppaio/vcl/vpp_loss.c: vpp_bind_nowhere")
+@pytest.mark.trap("7: queued connections when VPP dies", guard="vppaio/vcl/vpp_slots.c: bind_nowhere")
 @pytest.mark.timeout(60)
 def test_data_and_connections_that_a_busy_loop_finds_together_with_the_loss(own_vpp: VppInstance) -> None:
     """VCL unmapped the FIFOs, and then looked into them for the events beyond the 1024th. And the listener with queued

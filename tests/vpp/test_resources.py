@@ -210,7 +210,7 @@ def test_near_the_end_of_the_heap_connections_are_refused_and_served_again_when_
             assert ask(first, b"?")["room"] > room - (64 << 10)
 
 
-@pytest.mark.trap("beyond: no event after a write without FIFO memory", guard="vppaio/vcl/libvppcom.c: refused_write")
+@pytest.mark.trap("beyond: no event after a write without FIFO memory", guard="vppaio/vcl/vpp_data.c: refused_write")
 def test_writers_go_on_when_fifo_memory_is_free_again(vpp_instance: VppInstance) -> None:
     """A write that finds no memory for its FIFO: EAGAIN, and no event to follow (guard: vppaio/vcl/libvppcom.c)."""
     size = 2 << 20

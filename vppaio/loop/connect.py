@@ -147,11 +147,11 @@ async def sock_connect(loop: StackLoop, sock: SessionSocket, address: Any) -> No
 async def _try_to_connect(loop: StackLoop, sock: SessionSocket, address: Any) -> None:
     host, port, *rest = address
     future = loop.create_future()
-    is_new = sock._session is None  # after a failed attempt, or on VPP, where a stream socket is bound only here
+    is_new = sock._session is None  # after a failed attempt
     if sock._bound is not None and sock.worker.stack == "vpp":
         _require_source(loop, sock, address)
     session = sock.session
-    if sock._bound is not None and (is_new or session.stack == "vpp"):
+    if is_new and sock._bound is not None:
         session.bind(*host_port_scope(sock._bound))
     connector.connect(session, host, port, rest[1] if rest else 0, future)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vppaio.loop.base import StackLoop
 from vppaio.loop.connect import sock_connect
-from vppaio.loop.sockets import adopt_bound
+from vppaio.loop.sockets import adopt_bound, give_back
 from vppaio.private import SelectorLoop
 from vppaio.transports.datagram import DatagramTransport
 from vppaio.transports.pseudosocket import SessionSocket
@@ -51,9 +51,16 @@ async def create_datagram_endpoint(
                 exc.strerror = f"{exc.strerror} (datagram endpoint {local_addr} to {remote_addr})"
             raise
 
-    if getattr(sock, "type", None) == socket.SOCK_DGRAM:  # asyncio refuses others
-        sock = await adopt_bound(loop, sock)
-    if sock is not None or family == socket.AF_UNIX or not (local_addr or remote_addr) or not loop._stacks.with_vpp:
+    if sock is not None:
+        given = sock
+        if getattr(sock, "type", None) == socket.SOCK_DGRAM:  # asyncio refuses others
+            sock = await adopt_bound(loop, given)
+        try:
+            return await on_host()
+        except BaseException:
+            give_back(sock, given)
+            raise
+    if family == socket.AF_UNIX or not (local_addr or remote_addr) or not loop._stacks.with_vpp:
         return await on_host()
     pairs = await _address_pairs(loop, local_addr, remote_addr, family, proto, flags)
     # The remote end decides, since that is where packets have to arrive.

@@ -166,7 +166,7 @@ class EventLoop(Scheduler, StackLoop):
     def _make_socket_transport(
         self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
     ) -> Any:
-        made = sockets.take(sock)
+        made = sockets.take(self, sock)
         if made is not None:
             io = made._io  # sock_* may have read more than it was asked for
             extra = _with_peername(extra, made)
@@ -220,7 +220,7 @@ class EventLoop(Scheduler, StackLoop):
         return await super()._sendfile_native(transp, file, offset, count)
 
     async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> Any:
-        if sockets.session_socket(sock) is not None:
+        if sockets.session_socket(self, sock) is not None:
             # asyncio then reads and sends. The kernel would send to what fileno() gives: a descriptor for polling.
             raise asyncio.SendfileNotAvailableError("a session has no sendfile")
         return await super()._sock_sendfile_native(sock, file, offset, count)
@@ -246,7 +246,7 @@ class EventLoop(Scheduler, StackLoop):
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> Any:
-        made = sockets.take(sock)
+        made = sockets.take(self, sock)
         if made is not None:
             return DatagramTransport(self, made.session, protocol, address, waiter, extra, made)
         if sock.family not in _INET:

@@ -1,3 +1,4 @@
+# cython: boundscheck=False
 """Scheduling compiled: call_soon, call_later, call_at and the turn of the loop.
 
 The same as asyncio.BaseEventLoop, line by line, with two differences. Handles are extension types, so that a callback costs one

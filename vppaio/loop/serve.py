@@ -27,7 +27,7 @@ from socket import (
 from typing import Any, cast
 
 from vppaio.loop.base import StackLoop
-from vppaio.loop.sockets import adopt_bound
+from vppaio.loop.sockets import adopt_bound, give_back
 from vppaio.private import BaseServer, SelectorLoop
 from vppaio.reactor.session import Session
 from vppaio.tls.protocol import TlsProtocol
@@ -121,6 +121,7 @@ async def create_server(
         return list(cast(BaseServer, server)._sockets or ())
 
     sockets: list[Any] = []
+    given = sock
     try:
         if sock is not None and host is None and port is None:
             sock = await adopt_bound(loop, sock)
@@ -141,7 +142,9 @@ async def create_server(
             await asyncio.sleep(0)
     except BaseException:
         for item in sockets:
-            loop._stop_serving(item)
+            if item is not given or item in loop._listeners:
+                loop._stop_serving(item)
+        give_back(sock, given)
         raise
     return server
 
@@ -188,7 +191,11 @@ def _vpp_socket(
         sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
     if keep_alive:
         sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-    sock.bind(address)
+    try:
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -53,16 +53,36 @@ for _name in ("getpeername", "getsockname", "recv", "recv_into", "send", "shutdo
     _forward(_name)
 
 
-def session_socket(sock: Any) -> SessionSocket | None:
-    """The session's socket to use for `sock`: itself, its stand-in, or None for one that stays the kernel's."""
+def session_socket(loop: StackLoop, sock: Any) -> SessionSocket | None:
+    """The session's socket to use for `sock`: itself, its stand-in, or None for one that stays the kernel's.
+
+    Raises:
+        ValueError: it is another loop's.
+        RuntimeError: a transport, or a server, has it; in asyncio's words.
+    """
+    made: SessionSocket | None
     if isinstance(sock, SessionSocket):
-        return sock
-    return _stand_ins.get(sock) if _stand_ins and isinstance(sock, socket.socket) else None
+        made = sock
+    else:
+        made = _stand_ins.get(sock) if _stand_ins and isinstance(sock, socket.socket) else None
+        if made is not None and made.worker.is_closed:
+            del _stand_ins[sock]  # it ended with its loop
+            made = None
+    if made is not None and not loop._stacks.has(made.worker):
+        raise ValueError(
+            f"{sock!r} belongs to {'a loop that is closed' if made.worker.is_closed else 'another event loop'}: a "
+            "session stays with the loop that it was made in, and its data arrives there; make or connect the socket "
+            "in the loop that is to use it"
+        )
+    owner = None if made is None else made.sole_owner()
+    if owner is not None:
+        raise RuntimeError(f"File descriptor {sock!r} is used by transport {owner!r}")
+    return made
 
 
-def take(sock: Any) -> SessionSocket | None:
+def take(loop: StackLoop, sock: Any) -> SessionSocket | None:
     """As `session_socket`, for a transport that owns it from here on; it closes the kernel socket too."""
-    made = session_socket(sock)
+    made = session_socket(loop, sock)
     if made is not None and made is not sock:
         del _stand_ins[sock]
         made.kernel_socket = sock
@@ -84,6 +104,7 @@ def adopts(loop: StackLoop, sock: Any, ip: str) -> bool:
 async def adopt_bound(loop: StackLoop, sock: Any) -> Any:
     """A SessionSocket bound to the address of `sock`, if that is VPP's and `sock` has no peer; else `sock`."""
     check_ssl_socket(sock)  # asyncio would see the SessionSocket only
+    session_socket(loop, sock)  # is it ours?
     # Not only socket.socket: gunicorn's workers hand over its TCPSocket, which forwards to one. What has no `close`, as
     # asyncio's TransportSocket, is not the owner.
     if isinstance(sock, SessionSocket) or getattr(sock, "family", None) not in _INET or not hasattr(sock, "close"):
@@ -96,6 +117,13 @@ async def adopt_bound(loop: StackLoop, sock: Any) -> Any:
     made.bind(address)
     made.kernel_socket = sock
     return made
+
+
+def give_back(sock: Any, given: Any) -> None:
+    """Close what `adopt_bound` has made of `given`, which stays its owner's."""
+    if sock is not given:
+        sock.kernel_socket = None
+        sock.close()
 
 
 def _check_non_blocking(loop: StackLoop, sock: Any) -> None:
@@ -113,10 +141,7 @@ def _is_connected(sock: socket.socket) -> bool:
 
 
 async def sock_connect(loop: StackLoop, sock: Any, address: Any) -> None:
-    made = session_socket(sock)
-    if made is not None and made is not sock and made.worker.index < 0:
-        del _stand_ins[sock]  # it ended with its loop
-        made = None
+    made = session_socket(loop, sock)
     if made is not None:
         _check_non_blocking(loop, sock)
         await connect.sock_connect(loop, made, address)
@@ -213,7 +238,7 @@ async def _on_kernel_socket(loop: StackLoop, name: str, sock: Any, args: tuple[A
 
 def perform(loop: StackLoop, name: str, sock: Any, *args: Any) -> Coroutine[Any, Any, Any]:
     """The sock_* method `name`, on the kernel's socket or on the session."""
-    made = session_socket(sock)
+    made = session_socket(loop, sock)
     check_ssl_socket(sock)
     _check_non_blocking(loop, sock)
     return _on_kernel_socket(loop, name, sock, args) if made is None else _on_session(loop, name, made, args)

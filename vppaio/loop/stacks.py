@@ -147,6 +147,10 @@ class Stacks:
         assert attaching is not None
         attaching.set_result(failure)
 
+    def has(self, worker: Any) -> bool:
+        """Whether it is one of this loop's."""
+        return any(worker is mine for mine in self._workers.values()) and not worker.is_closed
+
     def socket(self, family: int, type: int, stack: Stack | None) -> SessionSocket:
         """See `vppaio.socket`."""
         names: tuple[Stack, ...] = ("host", "vpp") if self.with_vpp else ("host",)

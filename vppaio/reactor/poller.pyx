@@ -1,3 +1,4 @@
+# cython: boundscheck=False
 """The poller: one wait in the kernel for everything that the loop cares about.
 
 The loop has two kinds of sources: kernel descriptors (signals, subprocesses, add_reader) and sessions (connections,

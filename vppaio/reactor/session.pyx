@@ -1,3 +1,4 @@
+# cython: boundscheck=False
 """Sessions and a worker's table of them: handles made safe.
 
 The stack reuses a handle as soon as it is closed, and events for the old one may still be in the batch at hand. So the epoll
@@ -25,7 +26,6 @@ from vppaio.vcl.ops cimport (
     EPOLLRDHUP,
     VCL_PROTO_TCP,
     VCL_PROTO_UDP,
-    VCL_TRAP_CONNECT_LEAKS,
 )
 
 from vppaio.vcl.errors import check
@@ -112,11 +112,6 @@ cdef class Session:
         """Close the session; its handler hears nothing more. Idempotent."""
         if self.closed:
             self.handler = None
-            return 0
-        if self.connecting and self.watched and self.ops.traps & VCL_TRAP_CONNECT_LEAKS and not self.worker.lost:
-            # VCL never frees the slot of a session closed while connecting if the connect then fails. The result will
-            # come, at the latest when the SYN times out; an orphan waits for it.
-            self.handler = _Orphan.__new__(_Orphan, self)
             return 0
         self._forget()
         self.ops.session_close(self.handle)
@@ -252,29 +247,6 @@ cdef class Session:
         return self.worker
 
 
-cdef class _Orphan(SessionHandler):
-    """Waits for the result of a connect that nobody wants any more, then closes the session."""
-
-    cdef Session session
-
-    def __cinit__(self, Session session):
-        self.session = session
-
-    cdef int on_events(self, uint32_t events) except -1:
-        cdef Session session = self.session
-        if session is not None and session.ops.session_connect_result(session.handle, events) != -errno.EINPROGRESS:
-            self.on_lost()
-        return 0
-
-    cdef int on_lost(self) except -1:
-        cdef Session session = self.session
-        if session is not None:
-            self.session = None
-            session.connecting = False
-            session.close()
-        return 0
-
-
 cdef class SessionTable:
     """The sessions of a worker, and what is counted of them. Base of reactor.worker.Worker, which sets `ops`, `index` and
     `vep`."""
@@ -295,6 +267,11 @@ cdef class SessionTable:
     def stack(self):
         """"host" or "vpp"."""
         return self.ops.name.decode()
+
+    @property
+    def is_closed(self):
+        """With its loop."""
+        return self.index < 0
 
     @property
     def traps(self):

@@ -1,3 +1,4 @@
+# cython: boundscheck=False
 """A worker: a loop's attachment to a stack.
 
 One epoll set, one descriptor that says when to ask it, one table of sessions (reactor.session). It takes events from the stack

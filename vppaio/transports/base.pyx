@@ -395,6 +395,6 @@ cdef class SessionTransport(SessionHandler):
         elif isinstance(sock, SessionSocket) and sock.leave():
             if self.session.handler is self:  # who goes on with it has not taken over yet
                 self.session.handler = None
-            sock.detach()
+            sock.hand_over()
         else:
             self.session.close_with(sock)

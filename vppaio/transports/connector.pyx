@@ -10,7 +10,7 @@ from libc.errno cimport EINPROGRESS
 from vppaio.vcl.address cimport fill_endpoint
 from vppaio.vcl.ops cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, vcl_endpoint
 
-from vppaio.vcl.errors import connect_error
+from vppaio.vcl.errors import connect_error, os_error
 
 
 cdef class Connector(SessionHandler):
@@ -62,6 +62,8 @@ def connect(Session session, str host, int port, unsigned int scope_id, future):
     if not fill_endpoint(&endpoint, host, port, scope_id):
         raise ValueError(f"not an IP address: {host!r}")
     cdef int rv = session.ops.session_connect(session.handle, &endpoint)
+    if rv == -errno.ENOMEM:
+        raise os_error(rv, "connect", str((host, port)), stack=session.stack)
     if rv < 0 and rv != -EINPROGRESS:
         raise connect_error(-rv, 0, (host, port))
     Connector.__new__(Connector, session, future, (host, port))

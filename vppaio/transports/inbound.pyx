@@ -1,3 +1,4 @@
+# cython: boundscheck=False
 """InboundStream: the receiving side of a TCP session's transport.
 
 The poller calls `on_events`, the rx FIFO is read into the worker's buffer until it is empty, and the protocol gets each

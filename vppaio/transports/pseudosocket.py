@@ -24,7 +24,6 @@ from vppaio.transports.socketcalls import SocketCalls
 from vppaio.transports.socketio import SocketIO, closed_error
 
 # vcl_ops.h
-_TRAP_CONNECT_LEAKS = 1 << 1
 _TRAP_PORT_ZERO = 1 << 2
 
 EPHEMERAL_PORTS = range(32768, 61000)  # Linux's own default range
@@ -70,7 +69,7 @@ class SessionSocket(SocketCalls):
 
     @property
     def session(self) -> Session:
-        """The session behind it, made when it is first needed: VCL never frees one that was not used.
+        """The session behind it, made when it is first needed.
 
         Raises:
             OSError: EBADF, it is closed.
@@ -86,13 +85,8 @@ class SessionSocket(SocketCalls):
         return self._session
 
     def _apply(self, option: tuple[int, int], value: int) -> None:
-        if option not in options.WITHOUT_EFFECT or not self._is_made_late:
+        if self.worker.has_option(*option):
             self.session.set_option(*option, value)
-
-    @property
-    def _is_made_late(self) -> bool:
-        """Whether the session has to wait until it is used, and options with it; on the kernel's stack neither has."""
-        return bool(self.worker.traps & _TRAP_CONNECT_LEAKS)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -125,58 +119,69 @@ class SessionSocket(SocketCalls):
                 os.eventfd_read(self._poll_fd)
 
     def bind(self, address: tuple[Any, ...]) -> None:
-        """Bind to a numeric address. VCL: vppcom_session_bind.
+        """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there.
 
-        On VPP errors of a stream socket come with `listen`, as VCL checks there.
+        Raises:
+            OSError: EINVAL, it is bound, listens or is connected; of others what the kernel says.
         """
-        self._bound = tuple(address)
-        if not self.worker.traps & _TRAP_PORT_ZERO:
-            self.session.bind(*host_port_scope(self._bound))
-            self._bound = self.session.local_address()
+        self._any_port = bool(address[1] == 0 and self.worker.traps & _TRAP_PORT_ZERO)
+        if not self._any_port:
+            self.session.bind(*host_port_scope(address))
+            self._bound = tuple(address) if address[1] else self.session.local_address()
             return
-        self._any_port = address[1] == 0
-        if self._any_port:
-            self._bound = (address[0], random.choice(EPHEMERAL_PORTS), *address[2:])
-        if self.type == socket.SOCK_DGRAM:
-            self._retry_ports(lambda: self.session.bind(*host_port_scope(self._bound)))
+
+        self._retry_ports(lambda: self._bind_somewhere(address))
+
+    def _bind_somewhere(self, address: tuple[Any, ...]) -> None:
+        bound = (address[0], random.choice(EPHEMERAL_PORTS), *address[2:])
+        self.session.bind(*host_port_scope(bound))
+        self._bound = bound
 
     def listen(self, backlog: int = 128) -> None:
         """Start to accept. Listening sockets stay as they are. VCL: vppcom_session_listen.
 
         Raises:
-            OSError: EADDRINUSE, EADDRNOTAVAIL.
+            OSError: EADDRINUSE, EADDRNOTAVAIL; EINVAL, it is connected or connecting.
         """
-        if self._session is not None and self._session.get_option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return
         if self._bound is None:
             self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::", 0))
+        if not self._any_port:
+            self.session.listen(backlog)
+            return
 
         def listen() -> None:
-            if self.worker.traps & _TRAP_PORT_ZERO:
-                self.session.bind(*host_port_scope(self._bound))
-            self.session.listen(backlog)
+            assert self._bound is not None
+            try:
+                self.session.listen(backlog)
+            except OSError as exc:
+                if exc.errno == errno.EADDRINUSE:
+                    self.abandon()
+                    self._bind_somewhere(self._bound)
+                raise
 
         self._retry_ports(listen)
 
-    def _retry_ports(self, attempt: Callable[[], None]) -> None:
+    @staticmethod
+    def _retry_ports(attempt: Callable[[], None]) -> None:
         """Ports chosen by us may be in use: try others."""
         for tries_left in reversed(range(64)):
             try:
                 attempt()
                 return
             except OSError as exc:
-                self.abandon()
-                if not (self._any_port and tries_left and exc.errno == errno.EADDRINUSE):
+                if not tries_left or exc.errno != errno.EADDRINUSE:
                     raise
-                assert self._bound is not None
-                self._bound = (self._bound[0], random.choice(EPHEMERAL_PORTS), *self._bound[2:])
 
     def reopen(self, backlog: int) -> Session:
         """Listen on the same address with a fresh session, after the stack was lost."""
         self._session = None
         assert self._bound is not None
-        self.bind(self._bound)
-        self.listen(backlog)
+        try:
+            self.bind(self._bound)
+            self.listen(backlog)
+        except OSError:
+            self.abandon()
+            raise
         return self.session
 
     def getsockname(self) -> tuple[Any, ...]:
@@ -220,15 +225,12 @@ class SessionSocket(SocketCalls):
         """
         self._require_open()
         key = (level, option)
-        late = self._is_made_late and key not in options.WITHOUT_EFFECT
-        if key == options.LINGER or (late and not self.worker.has_option(level, option)):
+        if key == options.LINGER or not (key in options.WITHOUT_EFFECT or self.worker.has_option(level, option)):
             cure = "; use the transport's abort()" if key == options.LINGER else ""
-            raise OSError(
-                errno.ENOPROTOOPT, f"Protocol not available: sessions have no {options.name(level, option)}{cure}"
-            )
+            name = options.name(level, option)
+            raise OSError(errno.ENOPROTOOPT, f"Protocol not available: sessions have no {name}{cure}")
         number = options.as_number(level, option, value)
-        if self._session is not None or not self._is_made_late:
-            self._apply(key, number)
+        self._apply(key, number)
         self._options[key] = number
 
     @property
@@ -249,11 +251,18 @@ class SessionSocket(SocketCalls):
         if address is not None:
             host, port, scope = destination.numeric(address, self.family)
             address = (host, port, 0, scope)
-        if self.type == socket.SOCK_DGRAM and self._bound is None and self._session is None:
+        if self.type == socket.SOCK_DGRAM and self._bound is None and not self._has_peer():
             # VCL destroys an unbound session that sends; the kernel binds it on the fly, and so do we.
             mapped = address is not None and str(address[0]).lower().startswith("::ffff:")
             self.bind(("0.0.0.0" if self.family == socket.AF_INET else "::ffff:0.0.0.0" if mapped else "::", 0))
         return self.io.sendto(data, address)
+
+    def _has_peer(self) -> bool:
+        try:
+            self.getpeername()
+        except OSError:
+            return False
+        return True
 
     def accept(self) -> tuple["SessionSocket", tuple[Any, ...]]:
         """The next connection and its peer's address. VCL: vppcom_session_accept.
@@ -304,6 +313,13 @@ class SessionSocket(SocketCalls):
         copy._sharers.add(copy)
         return copy
 
+    def sole_owner(self) -> Any:
+        """The transport or listener that has the session, unless it was duplicated for another to take over."""
+        owner = None if self._session is None or self._session.closed else self._session.owner
+        if not getattr(owner, "owns_session", False) or self._sharers or getattr(owner, "is_closing", bool)():
+            return None
+        return owner
+
     def leave(self) -> bool:
         """Let go of the session; returns whether a duplicate goes on with it."""
         sharers, self._sharers = self._sharers, None
@@ -328,10 +344,17 @@ class SessionSocket(SocketCalls):
                 raise
 
     def detach(self) -> int:
-        """Forget the session, which its transport goes on to own; returns -1, there is no descriptor to own."""
+        """Close the session, unless a transport has it and goes on. Returns -1: there is no descriptor to hand out."""
+        if self._session is not None and getattr(self._session.owner, "owns_session", False):
+            self.hand_over()
+        else:
+            self.close()
+        return -1
+
+    def hand_over(self) -> None:
+        """Forget the session, which another goes on with."""
         self._session = None
         self._close_descriptors()
-        return -1
 
     def abandon(self) -> None:
         """Close the session and be as new: after a connect that failed, another may be tried."""

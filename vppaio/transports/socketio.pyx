@@ -192,6 +192,8 @@ cdef class SocketIO(SessionHandler):
         cdef vcl_endpoint target
         cdef vcl_endpoint *to = NULL if address is None else &target
         cdef int n = -EMSGSIZE
+        if address is not None and not (isinstance(address, tuple) and len(address) > 1):
+            raise TypeError(f"sendto: the address has to be a (host, port) tuple, not {address!r}")
         if address is not None and not fill_endpoint(
             &target, address[0], address[1], address[3] if len(address) > 3 else 0
         ):

@@ -20,7 +20,7 @@ def declarations(header: str) -> str:
 
 
 ffibuilder = FFI()
-for name in ("_cdef.h", "vcl_ops.h", "libvppcom.h"):
+for name in ("_cdef.h", "vcl_ops.h", "vcl_states.h", "libvppcom.h"):
     ffibuilder.cdef(declarations(name))
 ffibuilder.set_source(
     "vppaio.vcl._vcl",
@@ -28,6 +28,7 @@ ffibuilder.set_source(
     /* cffi's generated type checks do this with struct epoll_event, and never use the pointer. */
     #pragma GCC diagnostic ignored "-Waddress-of-packed-member"
     #include "libvppcom.h"
+    #include "vcl_states.h"
     const struct vcl_ops *vppaio_host_ops (void);
     """,
     sources=[f"{FOLDER}/{name}" for name in sorted(glob("*.c", root_dir=ROOT / FOLDER))],

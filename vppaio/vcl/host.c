@@ -54,7 +54,7 @@ host_worker_unregister (int index)
     return rv;
   for (chunk *c = w->newest; c; c = c->older)
     for (int i = 0; i < CHUNK_SESSIONS; i++)
-      if (c->sessions[i].state != FREE && c->sessions[i].state != EPOLL_SET)
+      if (c->sessions[i].state != VCL_FREE && c->sessions[i].state != VCL_EPOLL_SET)
 	close (c->sessions[i].fd);
   close (w->epoll_fd);
   host_give_back_worker (w);
@@ -111,7 +111,7 @@ host_epoll_create (int index)
   rv = host_take_slot (w);
   if (rv < 0)
     return rv;
-  *slot (rv) = (session){ .fd = -1, .state = EPOLL_SET };
+  *slot (rv) = (session){ .fd = -1, .state = VCL_EPOLL_SET };
   w->has_epoll_set = true;
   return rv;
 }
@@ -124,7 +124,7 @@ host_epoll_ctl (uint32_t vep, int op, uint32_t handle, uint32_t events, uint64_t
   if (rv < 0 || (rv = find_session (handle, &s)) < 0)
     return rv;
   worker *w = owner_of (vep);
-  if (set->state != EPOLL_SET || s->state == EPOLL_SET || owner_of (handle) != w)
+  if (set->state != VCL_EPOLL_SET || s->state == VCL_EPOLL_SET || owner_of (handle) != w)
     return -EINVAL;
 
   bool was_member = s->membership != NOT_MEMBER;
@@ -164,7 +164,7 @@ host_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int t
   int rv = find_session (vep, &set);
   if (rv < 0)
     return rv;
-  if (set->state != EPOLL_SET || max_events <= 0)
+  if (set->state != VCL_EPOLL_SET || max_events <= 0)
     return -EINVAL;
   if (timeout_ms == VCL_WAIT_PARKED)
     return 0;

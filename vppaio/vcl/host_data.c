@@ -32,8 +32,8 @@ host_session_read (uint32_t handle, void *buffer, size_t size)
   int rv = find_session (handle, &s);
   if (rv < 0)
     return rv;
-  if (s->state != CONNECTED)
-    return -ENOTCONN;
+  if (s->state != VCL_CONNECTED)
+    return vcl_refusal (s->proto == VCL_PROTO_UDP, s->state, VCL_OP_READ);
   return RETRY_ON_EINTR (recv (s->fd, buffer, clamped (size), RECV_FLAGS));
 }
 
@@ -44,8 +44,8 @@ host_session_write (uint32_t handle, const void *buffer, size_t size)
   int rv = find_session (handle, &s);
   if (rv < 0)
     return rv;
-  if (s->state != CONNECTED)
-    return -ENOTCONN;
+  if (s->state != VCL_CONNECTED)
+    return vcl_refusal (s->proto == VCL_PROTO_UDP, s->state, VCL_OP_WRITE);
   return RETRY_ON_EINTR (send (s->fd, buffer, clamped (size), SEND_FLAGS));
 }
 
@@ -56,8 +56,8 @@ host_session_writev (uint32_t handle, const struct iovec *pieces, int count)
   int rv = find_session (handle, &s);
   if (rv < 0)
     return rv;
-  if (s->state != CONNECTED)
-    return -ENOTCONN;
+  if (s->state != VCL_CONNECTED)
+    return vcl_refusal (s->proto == VCL_PROTO_UDP, s->state, VCL_OP_WRITE);
   /* A count that makes no sense, negative ones included, is EMSGSIZE for the kernel. */
   const struct msghdr message = { .msg_iov = (struct iovec *) pieces, .msg_iovlen = (size_t) count };
   return RETRY_ON_EINTR (sendmsg (s->fd, &message, SEND_FLAGS));
@@ -69,11 +69,9 @@ host_session_recvfrom (uint32_t handle, void *buffer, size_t size, vcl_endpoint 
   session *s;
   address a;
   socklen_t length = sizeof (a);
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_RECEIVE, &s);
   if (rv < 0)
     return rv;
-  if (s->proto != VCL_PROTO_UDP || s->state == EPOLL_SET)
-    return -EOPNOTSUPP;
   rv = RETRY_ON_EINTR (recvfrom (s->fd, buffer, clamped (size), RECV_FLAGS, &a.any, &length));
   if (rv >= 0)
     address_to (&a, from);
@@ -85,24 +83,20 @@ host_session_sendto (uint32_t handle, const void *buffer, size_t size, const vcl
 {
   session *s;
   address a;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, to ? VCL_OP_SEND_TO : VCL_OP_SEND, &s);
   if (rv < 0)
     return rv;
   worker *w = owner_of (handle);
-  if (s->proto != VCL_PROTO_UDP || s->state == EPOLL_SET)
-    return -EOPNOTSUPP;
   if (!to)
     return RETRY_ON_EINTR (send (s->fd, buffer, clamped (size), SEND_FLAGS));
-  if (s->state == CONNECTED || s->state == CONNECTING)
-    return -EISCONN;
   int length = address_from (s, to, &a);
   if (length < 0)
     return length;
   rv = RETRY_ON_EINTR (sendto (s->fd, buffer, clamped (size), SEND_FLAGS, &a.any, length));
-  if (s->state == NEW && rv >= 0)
+  if (s->state == VCL_NEW && rv >= 0)
     {
       /* The kernel has chosen a port: answers may come. */
-      s->state = BOUND;
+      s->state = VCL_BOUND;
       host_tell_epoll (w, s);
     }
   return rv;
@@ -114,10 +108,10 @@ int
 host_session_readable (uint32_t handle)
 {
   session *s;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_ASK, &s);
   if (rv < 0)
     return rv;
-  if (s->state == LISTENING)
+  if (s->state == VCL_LISTENING)
     {
       /* The length of the queue is not to be had, but whether it is empty. */
       struct pollfd poll_fd = { .fd = s->fd, .events = POLLIN };
@@ -134,7 +128,7 @@ host_session_local (uint32_t handle, vcl_endpoint *local)
   session *s;
   address a;
   socklen_t length = sizeof (a);
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_ASK, &s);
   if (rv < 0)
     return rv;
   if (getsockname (s->fd, &a.any, &length) < 0)
@@ -149,7 +143,7 @@ host_session_peer (uint32_t handle, vcl_endpoint *peer)
   session *s;
   address a;
   socklen_t length = sizeof (a);
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_PEER, &s);
   if (rv < 0)
     return rv;
   if (getpeername (s->fd, &a.any, &length) < 0)
@@ -163,7 +157,7 @@ host_session_get_option (uint32_t handle, int level, int option, int *value)
 {
   session *s;
   socklen_t size = sizeof (*value);
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_ASK, &s);
   if (rv < 0)
     return rv;
   return getsockopt (s->fd, level, option, value, &size) < 0 ? -errno : 0;
@@ -173,7 +167,7 @@ int
 host_session_set_option (uint32_t handle, int level, int option, int value)
 {
   session *s;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_ASK, &s);
   if (rv < 0)
     return rv;
   return setsockopt (s->fd, level, option, &value, sizeof (value)) < 0 ? -errno : 0;
@@ -183,6 +177,6 @@ int
 host_session_fd (uint32_t handle)
 {
   session *s;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_ASK, &s);
   return rv < 0 ? rv : s->fd;
 }

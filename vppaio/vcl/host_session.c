@@ -38,7 +38,7 @@ host_session_create (int index, int proto, int is_ip4)
     setsockopt (fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof (one));
   if (proto == VCL_PROTO_TCP)
     setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof (one));
-  *slot (handle) = (session){ .fd = fd, .state = NEW, .proto = proto, .is_ip4 = !!is_ip4 };
+  *slot (handle) = (session){ .fd = fd, .state = VCL_NEW, .proto = proto, .is_ip4 = !!is_ip4 };
   return handle;
 }
 
@@ -55,19 +55,17 @@ host_session_bind (uint32_t handle, const vcl_endpoint *local)
 {
   session *s;
   address a;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_BIND, &s);
   if (rv < 0)
     return rv;
   worker *w = owner_of (handle);
-  if (s->state != NEW)
-    return -EINVAL;
   int length = address_from (s, local, &a);
   if (length < 0)
     return length;
   speak_ip4_if_mapped (s, &a);
   if (bind (s->fd, &a.any, length) < 0)
     return -errno;
-  s->state = BOUND;
+  s->state = VCL_BOUND;
   return is_silent (s) ? 0 : host_tell_epoll (w, s);
 }
 
@@ -75,19 +73,17 @@ int
 host_session_listen (uint32_t handle, int backlog)
 {
   session *s;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_LISTEN, &s);
   if (rv < 0)
     return rv;
   worker *w = owner_of (handle);
   if (atomic_exchange (&w->busy, true))
     return -EBUSY;
-  if (s->state != NEW && s->state != BOUND && s->state != LISTENING)
-    rv = -EINVAL;
-  else if (listen (s->fd, backlog) < 0)
+  if (listen (s->fd, backlog) < 0)
     rv = -errno;
   else
     {
-      s->state = LISTENING;
+      s->state = VCL_LISTENING;
       rv = host_tell_epoll (w, s);
     }
   atomic_store_explicit (&w->busy, false, memory_order_release);
@@ -123,12 +119,10 @@ host_session_accept (uint32_t handle, vcl_endpoint *peer)
   session *s;
   address a;
   socklen_t length = sizeof (a);
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_ACCEPT, &s);
   if (rv < 0)
     return rv;
   worker *w = owner_of (handle);
-  if (s->state != LISTENING)
-    return -EINVAL;
   /* First the slot: once accepted, a connection could only be dropped for want of one. */
   int accepted = host_take_slot (w);
   if (accepted < 0)
@@ -139,7 +133,7 @@ host_session_accept (uint32_t handle, vcl_endpoint *peer)
       host_give_back_slot (w, accepted);
       return is_lost_connection (-fd) ? -ECONNABORTED : fd;
     }
-  *slot (accepted) = (session){ .fd = fd, .state = CONNECTED, .proto = VCL_PROTO_TCP, .is_ip4 = s->is_ip4 };
+  *slot (accepted) = (session){ .fd = fd, .state = VCL_CONNECTED, .proto = VCL_PROTO_TCP, .is_ip4 = s->is_ip4 };
   address_to (&a, peer);
   return accepted;
 }
@@ -149,7 +143,7 @@ host_session_accept (uint32_t handle, vcl_endpoint *peer)
 static int
 fail_connect (worker *w, session *s, int error)
 {
-  s->state = FAILED;
+  s->state = VCL_FAILED;
   s->error = error;
   if (s->proto == VCL_PROTO_UDP)
     shutdown (s->fd, SHUT_RDWR);
@@ -162,25 +156,19 @@ host_session_connect (uint32_t handle, const vcl_endpoint *peer)
 {
   session *s;
   address a;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_CONNECT, &s);
   if (rv < 0)
     return rv;
   worker *w = owner_of (handle);
-  if (s->state == CONNECTING)
-    return -EALREADY;
-  if (s->state == CONNECTED)
-    return -EISCONN;
-  if (s->state != NEW && s->state != BOUND)
-    return -EINVAL;
   int length = address_from (s, peer, &a);
   if (length < 0)
     return length;
-  if (s->state == NEW)
+  if (s->state == VCL_NEW)
     speak_ip4_if_mapped (s, &a);
   /* Interrupted, a connect goes on by itself (connect(2)); repeated, it would say EALREADY. */
   if (connect (s->fd, &a.any, length) < 0 && errno != EINPROGRESS && errno != EINTR)
     return fail_connect (w, s, errno);
-  s->state = CONNECTING;
+  s->state = VCL_CONNECTING;
   rv = host_tell_epoll (w, s);
   return rv < 0 ? rv : -EINPROGRESS;
 }
@@ -191,15 +179,13 @@ host_session_connect_result (uint32_t handle, uint32_t events)
   session *s;
   address a;
   socklen_t length = sizeof (a), error_size = sizeof (int);
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_RESULT, &s);
   if (rv < 0)
     return rv;
-  if (s->state == CONNECTED)
+  if (s->state == VCL_CONNECTED)
     return 0;
-  if (s->state == FAILED)
+  if (s->state == VCL_FAILED)
     return -s->error;
-  if (s->state != CONNECTING)
-    return -ENOTCONN;
   if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
     return -EINPROGRESS;
 
@@ -215,7 +201,7 @@ host_session_connect_result (uint32_t handle, uint32_t events)
       error = EFAULT;
     }
   s->error = error;
-  s->state = error ? FAILED : CONNECTED;
+  s->state = error ? VCL_FAILED : VCL_CONNECTED;
   return -error;
 }
 
@@ -223,7 +209,7 @@ int
 host_session_shutdown (uint32_t handle, int how)
 {
   session *s;
-  int rv = find_session (handle, &s);
+  int rv = find_session_for (handle, VCL_OP_SHUTDOWN, &s);
   if (rv < 0)
     return rv;
   return shutdown (s->fd, how) < 0 ? -errno : 0;
@@ -237,7 +223,7 @@ host_session_close (uint32_t handle)
   if (rv < 0)
     return rv;
   worker *w = owner_of (handle);
-  if (s->state == EPOLL_SET)
+  if (s->state == VCL_EPOLL_SET)
     w->has_epoll_set = false;
   else
     {
@@ -292,7 +278,7 @@ host_session_adopt (int index, int fd)
   bool connected = type == SOCK_STREAM || getpeername (fd, &a.any, &size) == 0;
   *slot (handle) = (session){
     .fd = fd,
-    .state = listening ? LISTENING : connected ? CONNECTED : BOUND,
+    .state = listening ? VCL_LISTENING : connected ? VCL_CONNECTED : VCL_BOUND,
     .proto = type == SOCK_STREAM ? VCL_PROTO_TCP : VCL_PROTO_UDP,
     .is_ip4 = family == AF_INET,
   };

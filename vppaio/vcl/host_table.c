@@ -95,7 +95,7 @@ void
 host_give_back_slot (worker *w, uint32_t handle)
 {
   session *s = slot (handle);
-  s->state = FREE;
+  s->state = VCL_FREE;
   s->next_free = w->first_free;
   w->first_free = handle;
 }

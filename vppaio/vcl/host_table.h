@@ -15,6 +15,7 @@
 #define VPPAIO_HOST_TABLE_H
 
 #include "vcl_ops.h"
+#include "vcl_states.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -28,18 +29,6 @@
 #define MAX_CHUNKS (1 << 21)
 #define NO_SLOT UINT32_MAX
 
-enum session_state
-{
-  FREE = 0,
-  EPOLL_SET,
-  NEW,        /* neither bound nor connected: says nothing to epoll */
-  BOUND,      /* TCP: still silent; UDP: receives */
-  LISTENING,
-  CONNECTING,
-  CONNECTED,
-  FAILED,     /* connect is over; `error` says why */
-};
-
 enum membership
 {
   NOT_MEMBER = 0,
@@ -50,12 +39,12 @@ enum membership
 typedef struct session
 {
   int fd;
-  uint8_t state;
+  uint8_t state;   /* enum vcl_state; VCL_LOST is none of the kernel's */
   uint8_t membership;
   uint8_t proto;
   uint8_t is_ip4;
   uint32_t next_free;
-  int error;       /* of a connect, positive; meaningful in CONNECTING and FAILED */
+  int error;       /* of a connect, positive; meaningful in VCL_CONNECTING and VCL_FAILED */
   uint32_t events; /* what the caller asked of epoll */
   uint64_t data;
 } session;
@@ -142,17 +131,25 @@ find_session (uint32_t handle, session **found)
   if (__builtin_expect (atomic_load_explicit (&c->owner->busy, memory_order_acquire), 0))
     return -EBUSY;
   session *s = &c->sessions[handle % CHUNK_SESSIONS];
-  if (__builtin_expect (s->state == FREE, 0))
+  if (__builtin_expect (s->state == VCL_FREE, 0))
     return -EBADF;
   *found = s;
   return 0;
+}
+
+/* Also whether the session's state allows `operation`. */
+static inline int
+find_session_for (uint32_t handle, int operation, session **found)
+{
+  int rv = find_session (handle, found);
+  return rv < 0 ? rv : vcl_refusal ((*found)->proto == VCL_PROTO_UDP, (*found)->state, operation);
 }
 
 /* Says nothing to epoll yet. */
 static inline bool
 is_silent (const session *s)
 {
-  return s->state == NEW || (s->state == BOUND && s->proto == VCL_PROTO_TCP);
+  return s->state == VCL_NEW || (s->state == VCL_BOUND && s->proto == VCL_PROTO_TCP);
 }
 
 #endif

@@ -39,7 +39,6 @@ cdef extern from "vcl_ops.h" nogil:
         VCL_PROTO_TCP
         VCL_PROTO_UDP
         VCL_TRAP_FIN_EXPIRES
-        VCL_TRAP_CONNECT_LEAKS
         VCL_TRAP_PORT_ZERO
         VCL_TRAP_DATAGRAM_EVENTS
         VCL_TRAP_DATAGRAM_SPLIT

@@ -20,7 +20,8 @@
  * datagram session, which may take 100 ms. So callers release the GIL for these two and keep it for all others; the GIL is
  * what keeps two calls on one worker apart. A call on a worker that waits in one of the two gets -EBUSY.
  *
- * Nothing here may crash the process. The file that fills the table refuses a call that its stack cannot take.
+ * Nothing here may crash the process. Each session is in one state, and a call that the state does not allow is refused;
+ * see vcl_states.c.
  */
 #ifndef VPPAIO_VCL_OPS_H
 #define VPPAIO_VCL_OPS_H
@@ -41,9 +42,6 @@ enum
 {
   /* After the peer's FIN, unread data is dropped after 2 s (CLOSE_WAIT timer): drain at once. */
   VCL_TRAP_FIN_EXPIRES = 1 << 0,
-  /* A connecting session must not be closed before its result is known: its slot would leak. So would that of a session
-   * that was never used: make it late. */
-  VCL_TRAP_CONNECT_LEAKS = 1 << 1,
   /* Port 0 stays 0: choose an ephemeral port before bind. */
   VCL_TRAP_PORT_ZERO = 1 << 2,
   /* Datagrams: no EPOLLOUT after EAGAIN, and an empty datagram silences the session until the next read. */

@@ -66,7 +66,7 @@ make_spares (int index, int number)
     return;
   while (number-- > 0 && (rv = vcl.epoll_create ()) >= 0)
     {
-      vpp_remember ((uint32_t) rv, 0);
+      vpp_remember ((uint32_t) rv);
       w->spare[w->n_spare++] = (uint32_t) rv;
     }
 }
@@ -83,11 +83,11 @@ vpp_note_end (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
 
-  if (!w->keeps_slots || SESSION_INDEX (session) >= w->n_sessions || kind_of (session) & IS_ENDING)
+  if (!w->keeps_slots || SESSION_INDEX (session) >= w->n_sessions || w->is_ending[SESSION_INDEX (session)])
     return;
   if (vpp_grow ((void **) &w->ending, &w->room_ending, w->n_ending + 1, sizeof (*w->ending)))
     return;
-  w->sessions[SESSION_INDEX (session)].kind = IS_ENDING;
+  w->is_ending[SESSION_INDEX (session)] = 1;
   w->ending[w->n_ending++] = session;
 }
 
@@ -102,13 +102,12 @@ collect_slots (int index)
     {
       uint32_t session = w->ending[i];
       int is_free = vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) == -EBADFD;
+      uint8_t *is_ending = &w->is_ending[SESSION_INDEX (session)]; /* else it is somebody else's by now */
 
-      if (is_free && kind_of (session) & IS_ENDING)
-	{
-	  w->sessions[SESSION_INDEX (session)].kind = 0;
-	  n_free++;
-	}
-      if (is_free || !(kind_of (session) & IS_ENDING)) /* else it is somebody else's by now */
+      n_free += is_free && *is_ending;
+      if (is_free)
+	*is_ending = 0;
+      if (!*is_ending)
 	w->ending[i] = w->ending[--w->n_ending];
       else
 	i++;
@@ -171,7 +170,8 @@ vpp_refuse_one (uint32_t listener)
     vcl.session_terminate ((uint32_t) rv);
   else
     vcl.session_close ((uint32_t) rv);
-  vpp_note_end ((uint32_t) rv);
+  if (vpp_remember ((uint32_t) rv) == 0)
+    vpp_note_end ((uint32_t) rv);
   return 1;
 }
 
@@ -186,8 +186,8 @@ vpp_refuse_connections (int index)
   collect_slots (index);
   if (w->n_spare > KEPT_FOR_REFUSING)
     return; /* they can be served */
-  for (i = 0; i < w->n_sessions; i++)
-    if (w->sessions[i].kind & IS_LISTENER && w->sessions[i].epoch == w->epoch)
-      while (vpp_refuse_one ((uint32_t) index << 24 | i))
+  for (i = 0; i < w->n_slots; i++)
+    if (w->slots[i].state == VCL_LISTENING)
+      while (vpp_refuse_one (w->slots[i].vcl))
 	w->has_refused = 1;
 }

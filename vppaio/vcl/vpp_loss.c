@@ -101,15 +101,6 @@ vpp_worker_is_detached (int index)
 }
 
 int
-vpp_outlived (int index, uint32_t session)
-{
-  worker_t *w = &vpp_workers[index];
-
-  return vpp_detached (index) || w->untold ||
-	 (SESSION_INDEX (session) < w->n_sessions && w->sessions[SESSION_INDEX (session)].epoch != w->epoch);
-}
-
-int
 vpp_hung_up (void)
 {
   struct epoll_event events[16];
@@ -133,22 +124,12 @@ vpp_is_lost (void)
   return 0;
 }
 
-void
-vpp_bind_nowhere (uint32_t listener)
-{
-  uint8_t ip[16] = { 255, 255, 255, 255 };
-  vppcom_endpt nowhere = { .is_ip4 = 1, .ip = ip, .port = 1 };
-
-  vcl.session_bind (listener, &nowhere);
-}
-
 /* A look for a worker whose own loop does not turn. */
 static void
 look_for (int index)
 {
   worker_t *w = &vpp_workers[index];
   struct epoll_event scratch[16];
-  uint32_t i;
   int vep;
 
   if (enter (index))
@@ -159,14 +140,16 @@ look_for (int index)
   else if ((vep = vcl.epoll_create ()) >= 0)
     {
       vcl.epoll_wait ((uint32_t) vep, scratch, 16, VCL_WAIT_NOW);
-      vcl.session_close ((uint32_t) vep);
       if (vpp_detached (index))
-	w->untold = 0; /* nobody is there to be told */
+	{
+	  w->untold = 0; /* nobody is there to be told */
+	  while (vcl.epoll_wait ((uint32_t) vep, scratch, 16, VCL_WAIT_PARKED) > 0)
+	    ;
+	  vpp_lose_sessions (index);
+	}
+      vcl.session_close ((uint32_t) vep);
     }
   ring (index, w->untold);
-  for (i = 0; vpp_detached (index) && i < w->n_sessions; i++)
-    if (w->sessions[i].kind & IS_LISTENER)
-      vpp_bind_nowhere ((uint32_t) index << 24 | i);
 }
 
 int

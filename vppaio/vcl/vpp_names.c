@@ -3,7 +3,7 @@
  * Addresses and options of sessions.
  */
 #define _GNU_SOURCE
-#include "vpp_names.h"
+#include "vpp_session.h"
 
 #include "vpp_worker.h"
 
@@ -12,15 +12,14 @@
 #include <sys/socket.h>
 
 static int
-address (uint32_t session, uint32_t attribute, vcl_endpoint *to)
+address (const slot_t *s, uint32_t attribute, vcl_endpoint *to)
 {
   vppcom_endpt ep;
   uint32_t size = sizeof (ep);
   int rv;
 
-  ENTER (HANDLE_WORKER (session));
   lend (&ep, to);
-  rv = result (vcl.session_attr (session, attribute, &ep, &size));
+  rv = result (vcl.session_attr (s->vcl, attribute, &ep, &size));
   take_back (&ep, to);
   return rv;
 }
@@ -28,92 +27,112 @@ address (uint32_t session, uint32_t attribute, vcl_endpoint *to)
 int
 vpp_session_local (uint32_t session, vcl_endpoint *local)
 {
-  return address (session, ATTR_GET_LCL_ADDR, local);
+  FIND (session, VCL_OP_ASK);
+
+  if (s->vcl != NO_SESSION)
+    return address (s, ATTR_GET_LCL_ADDR, local);
+  *local = s->local;
+  if (s->state == VCL_NEW)
+    local->is_ip4 = s->is_ip4;
+  return 0;
 }
 
 int
 vpp_session_peer (uint32_t session, vcl_endpoint *peer)
 {
-  int rv = address (session, ATTR_GET_PEER_ADDR, peer);
-
-  /* VCL gives the sender of the last datagram. */
-  if (rv >= 0 && (kind_of (session) & (IS_DATAGRAM | IS_CONNECTED)) == IS_DATAGRAM)
-    return -ENOTCONN;
-  /* VCL gives the empty address of a session that has no peer; so it does for a cut-through one, which has. */
-  if (rv >= 0 && !peer->port && vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) == -ENOTCONN)
-    return -ENOTCONN;
-  return rv;
+  FIND (session, VCL_OP_PEER);
+  return s->vcl == NO_SESSION ? -ENOTCONN : address (s, ATTR_GET_PEER_ADDR, peer);
 }
 
-/* The getter's attribute number; the setter's is one higher. VCL stores these and VPP acts on none of them: its TCP has
- * neither Nagle's delay nor keepalive. */
-static int
-option_attribute (int level, int option)
+/* VPP's TCP has neither Nagle's delay nor keepalive, and VCL would store what it is told of these: so they are stored
+ * here, where there may be no session of VCL's yet. Those that are on or off, by their bit: */
+static const struct
 {
-  if (level == SOL_SOCKET)
-    switch (option)
-      {
-      case SO_REUSEADDR:
-	return ATTR_GET_REUSEADDR;
-      case SO_REUSEPORT:
-	return ATTR_GET_REUSEPORT;
-      case SO_BROADCAST:
-	return ATTR_GET_BROADCAST;
-      case SO_KEEPALIVE:
-	return ATTR_GET_KEEPALIVE;
-      }
-  if (level == IPPROTO_TCP)
-    switch (option)
-      {
-      case TCP_NODELAY:
-	return ATTR_GET_TCP_NODELAY;
-      case TCP_KEEPIDLE:
-	return ATTR_GET_TCP_KEEPIDLE;
-      case TCP_KEEPINTVL:
-	return ATTR_GET_TCP_KEEPINTVL;
-      }
-  if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY)
-    return ATTR_GET_V6ONLY;
-  return -ENOPROTOOPT;
+  int level, option;
+} flags[] = {
+  { SOL_SOCKET, SO_REUSEADDR }, { SOL_SOCKET, SO_REUSEPORT },  { SOL_SOCKET, SO_BROADCAST },
+  { SOL_SOCKET, SO_KEEPALIVE }, { IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_IPV6, IPV6_V6ONLY },
+};
+enum
+{
+  N_FLAGS = sizeof (flags) / sizeof (*flags),
+  NUMBER, /* TCP_KEEPIDLE, TCP_KEEPINTVL */
+};
+
+/* An index into `flags`, NUMBER, or -ENOPROTOOPT. */
+static int
+kind_of_option (int level, int option)
+{
+  int i;
+
+  for (i = 0; i < N_FLAGS; i++)
+    if (flags[i].level == level && flags[i].option == option)
+      return i;
+  return level == IPPROTO_TCP && (option == TCP_KEEPIDLE || option == TCP_KEEPINTVL) ? NUMBER : -ENOPROTOOPT;
 }
 
 int
 vpp_session_get_option (uint32_t session, int level, int option, int *value)
 {
   uint32_t size = sizeof (*value);
-  int attribute;
+  int kind;
+  FIND (session, VCL_OP_ASK);
 
-  ENTER (HANDLE_WORKER (session));
   *value = 0;
-  if (level == SOL_SOCKET && option == SO_TYPE)
-    *value = kind_of (session) & IS_DATAGRAM ? SOCK_DGRAM : SOCK_STREAM;
-  else if (level == SOL_SOCKET && option == SO_ACCEPTCONN)
-    *value = !!(kind_of (session) & IS_LISTENER);
-  else if (level == SOL_SOCKET && option == SO_ERROR)
-    *value = 0; /* errors come with the call that meets them */
-  else
-    {
-      if (level == SOL_SOCKET && (option == SO_RCVBUF || option == SO_SNDBUF))
-	attribute = option == SO_RCVBUF ? ATTR_GET_RX_FIFO_LEN : ATTR_GET_TX_FIFO_LEN;
-      else
-	attribute = option_attribute (level, option);
-      if (attribute < 0)
-	return attribute;
-      if ((attribute == ATTR_GET_RX_FIFO_LEN || attribute == ATTR_GET_TX_FIFO_LEN) && vpp_outlived (HANDLE_WORKER (session), session))
-	return -ECONNRESET; /* VCL asks the FIFO */
-      return result (vcl.session_attr (session, (uint32_t) attribute, value, &size));
-    }
-  return result (vcl.session_attr (session, ATTR_GET_PROTOCOL, &(int){ 0 }, &size)); /* does it exist? */
+  if (level == SOL_SOCKET)
+    switch (option)
+      {
+      case SO_TYPE:
+	*value = s->is_datagram ? SOCK_DGRAM : SOCK_STREAM;
+	return 0;
+      case SO_ACCEPTCONN:
+	*value = s->state == VCL_LISTENING;
+	return 0;
+      case SO_ERROR: /* errors come with the call that meets them */
+	return 0;
+      case SO_RCVBUF:
+      case SO_SNDBUF:
+	if (s->state == VCL_LOST)
+	  return -ECONNRESET; /* VCL asks the FIFO, mapped or not */
+	if (s->vcl == NO_SESSION)
+	  return 0;
+	return result (
+	  vcl.session_attr (s->vcl, option == SO_RCVBUF ? ATTR_GET_RX_FIFO_LEN : ATTR_GET_TX_FIFO_LEN, value, &size));
+      }
+  kind = kind_of_option (level, option);
+  if (kind < 0)
+    return kind;
+  *value = kind != NUMBER ? s->flags >> kind & 1 : option == TCP_KEEPIDLE ? s->idle : s->interval;
+  return 0;
 }
 
 int
 vpp_session_set_option (uint32_t session, int level, int option, int value)
 {
-  uint32_t size = sizeof (value);
-  int attribute = option_attribute (level, option);
+  int kind = kind_of_option (level, option);
 
-  if (attribute < 0)
-    return attribute;
-  ENTER (HANDLE_WORKER (session));
-  return result (vcl.session_attr (session, (uint32_t) attribute + 1, &value, &size));
+  if (kind < 0)
+    return kind;
+  FIND (session, VCL_OP_ASK);
+  if (kind != NUMBER)
+    s->flags = (uint8_t) ((s->flags & ~(1 << kind)) | (value != 0) << kind);
+  else if (value < 1 || value > INT16_MAX) /* as in the kernel */
+    return -EINVAL;
+  else if (option == TCP_KEEPIDLE)
+    s->idle = (uint16_t) value;
+  else
+    s->interval = (uint16_t) value;
+  return 0;
+}
+
+int
+vpp_session_readable (uint32_t session)
+{
+  FIND (session, VCL_OP_ASK);
+
+  if (s->state == VCL_LOST)
+    return -ECONNRESET;
+  if (s->vcl == NO_SESSION || s->state == VCL_CONNECTING || s->state == VCL_FAILED)
+    return 0; /* as of a kernel socket */
+  return result (vcl.session_attr (s->vcl, ATTR_GET_NREAD, 0, 0));
 }

@@ -7,8 +7,8 @@
  * `segment-size`, its descriptor and the queue's eventfd. Nothing asks for them again, and VCL has no call to let go of
  * them, so this is done behind its back, while all its workers are without a VPP:
  *
- * - Its sessions are DETACHED then, and VCL reads no FIFO of such a one. Listeners have none. Bound datagram sessions, in
- *   the state of listeners, have some: so not before the last of them is closed.
+ * - Its sessions are DETACHED then, and VCL reads no FIFO of such a one. Listeners, and bound datagram sessions, which are in
+ *   their state, were closed when the loss was noticed (vpp_slots.c).
  * - Its queue pointers are NULL until it attaches again. What else remembers the old queue is reached by an event of the
  *   eventfd only, which is first taken out of the worker's epoll set.
  * - Its table of segments still has the old one under a number that VPP may give to a new one: that replaces the entry.
@@ -184,7 +184,7 @@ vpp_drop_remains (void)
   int i, in_use = 0;
 
   for (i = 0; i < MAX_WORKERS; i++)
-    in_use |= vpp_workers[i].registered && (enter (i) || !vpp_detached (i) || vpp_workers[i].n_datagrams);
+    in_use |= vpp_workers[i].registered && (enter (i) || !vpp_detached (i));
   vpp_spare_lend (1); /* for the files of /proc */
   for (i = 0; i < MAX_WORKERS && !in_use; i++)
     if (vpp_workers[i].registered && !enter (i))

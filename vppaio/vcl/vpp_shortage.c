@@ -19,18 +19,10 @@
 #define PAUSE_NS 1000000   /* the worker's descriptor stays readable: do not let the loop spin */
 #define ASK_EVERY_NS 10000000
 
-typedef struct
-{
-  uint64_t data;
-  int is_watched;
-} watched_t;
-
 static struct
 {
   int error; /* positive errno */
   int64_t asked_ns;
-  watched_t *sessions;
-  int n_sessions;
 } short_of[MAX_WORKERS];
 
 int
@@ -109,32 +101,18 @@ vpp_can_attach (void)
   return !missing && !vpp_missing_bytes (bytes);
 }
 
-void
-vpp_note_watched (uint32_t session, int op, uint64_t data)
-{
-  int index = HANDLE_WORKER (session), at = (int) SESSION_INDEX (session), room = short_of[index].n_sessions;
-
-  if (at >= room)
-    {
-      if (op == EPOLL_CTL_DEL || vpp_grow ((void **) &short_of[index].sessions, &room, at + 1, sizeof (watched_t)))
-	return;
-      memset (short_of[index].sessions + short_of[index].n_sessions, 0,
-	      (size_t) (room - short_of[index].n_sessions) * sizeof (watched_t));
-      short_of[index].n_sessions = room;
-    }
-  short_of[index].sessions[at] = (watched_t){ data, op != EPOLL_CTL_DEL };
-}
-
 static uint32_t
-ready (uint32_t session)
+ready (const slot_t *s)
 {
   uint32_t events = 0;
 
-  if (kind_of (session) & IS_LISTENER)
+  if (s->state == VCL_LISTENING)
     return EPOLLIN; /* accept tells why there is none */
-  if (vcl.session_attr (session, ATTR_GET_NREAD, 0, 0) > 0)
+  if (s->state == VCL_LOST)
+    return 0;
+  if (vcl.session_attr (s->vcl, ATTR_GET_NREAD, 0, 0) > 0)
     events |= EPOLLIN;
-  if (vcl.session_attr (session, ATTR_GET_NWRITE, 0, 0) > 0)
+  if (vcl.session_attr (s->vcl, ATTR_GET_NWRITE, 0, 0) > 0)
     events |= EPOLLOUT;
   return events;
 }
@@ -145,8 +123,7 @@ vpp_ask_sessions (int index)
   struct timespec pause = { 0, PAUSE_NS }, now;
   worker_t *w = &vpp_workers[index];
   int64_t now_ns;
-  uint32_t events;
-  int i;
+  uint32_t events, i;
 
   nanosleep (&pause, 0);
   clock_gettime (CLOCK_MONOTONIC, &now);
@@ -154,8 +131,8 @@ vpp_ask_sessions (int index)
   if (now_ns < short_of[index].asked_ns + ASK_EVERY_NS)
     return;
   short_of[index].asked_ns = now_ns;
-  for (i = 0; i < short_of[index].n_sessions; i++)
-    if (short_of[index].sessions[i].is_watched && (events = ready ((uint32_t) index << 24 | (uint32_t) i)) &&
+  for (i = 0; i < w->n_slots; i++)
+    if (w->slots[i].membership == MEMBER && (events = ready (&w->slots[i])) &&
 	!vpp_grow ((void **) &w->parked, &w->room_parked, w->n_parked + 1, sizeof (*w->parked)))
-      w->parked[w->n_parked++] = (struct epoll_event){ .events = events, .data.u64 = short_of[index].sessions[i].data };
+      w->parked[w->n_parked++] = (struct epoll_event){ .events = events, .data.u64 = w->slots[i].data };
 }

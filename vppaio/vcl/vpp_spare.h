@@ -95,7 +95,5 @@ int vpp_can_register (void);
 int vpp_can_attach (void);
 /* Events of the worker's sessions, asked of themselves. */
 void vpp_ask_sessions (int index);
-/* Keeps what epoll_ctl was told. */
-void vpp_note_watched (uint32_t session, int op, uint64_t data);
 
 #endif

@@ -42,22 +42,22 @@ vpp_grow (void **array, int *room, int wanted, size_t item)
   return 0;
 }
 
-/* Notes what a new handle is. A handle on the closing list that VCL gives out again was freed meanwhile. */
 int
-vpp_remember (uint32_t session, uint8_t kind)
+vpp_remember (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
   uint32_t index = SESSION_INDEX (session);
   int i, room = (int) w->n_sessions;
 
-  if (vpp_grow ((void **) &w->sessions, &room, (int) index + 1, sizeof (*w->sessions)))
+  if (vpp_grow ((void **) &w->is_ending, &room, (int) index + 1, sizeof (*w->is_ending)))
     return -ENOMEM;
+  if ((uint32_t) room > w->n_sessions)
+    memset (w->is_ending + w->n_sessions, 0, (uint32_t) room - w->n_sessions);
   w->n_sessions = (uint32_t) room;
-  w->sessions[index].kind = kind;
-  w->sessions[index].epoch = w->epoch;
+  w->is_ending[index] = 0;
   for (i = 0; i < w->n_closing; i++)
-    if (w->closing[i] == session)
-      w->closing[i] = w->closing[--w->n_closing];
+    if (w->closing[i] == session) /* it was freed meanwhile */
+      w->closing[i--] = w->closing[--w->n_closing];
   return 0;
 }
 
@@ -124,7 +124,9 @@ vpp_worker_unregister (int index)
   ENTER (index);
   vcl.worker_unregister ();
   vpp_current = -1;
-  free (w->sessions);
+  free (w->slots);
+  free (w->owed);
+  free (w->is_ending);
   free (w->closing);
   free (w->parked);
   free (w->spare);
@@ -144,30 +146,69 @@ vpp_worker_fd (int index)
 int
 vpp_epoll_create (int index)
 {
-  int rv;
+  worker_t *w = &vpp_workers[index < 0 ? 0 : index];
+  int slot, rv;
 
   ENTER (index);
-  rv = vcl.epoll_create ();
-  if (rv >= 0)
+  if (w->has_vep)
+    return -EEXIST;
+  slot = vpp_new_slot (w);
+  if (slot < 0)
+    return slot;
+  rv = vpp_take_slot (index) ? vcl.epoll_create () : -ENOMEM;
+  if (rv < 0 || vpp_remember ((uint32_t) rv))
     {
-      vpp_workers[index].vep = (uint32_t) rv;
-      vpp_workers[index].has_vep = 1;
-      vpp_workers[index].n_parked = 0; /* the former set's */
+      if (rv >= 0)
+	vcl.session_close ((uint32_t) rv);
+      vpp_free_slot (w, (uint32_t) slot);
+      return rv < 0 ? result (rv) : -ENOMEM;
     }
-  return result (rv);
+  w->slots[slot].state = VCL_EPOLL_SET;
+  w->slots[slot].vcl = w->vep = (uint32_t) rv;
+  w->has_vep = 1;
+  w->n_parked = 0; /* the former set's */
+  return index << 24 | slot;
 }
 
-/* To join the set, or ask it for other events, VCL sets flags in the session's FIFOs, unmapped or not. */
+/* VCL sets flags in the session's FIFOs when it joins the set or asks for other events, unmapped or not: not of one that was
+ * lost, then. */
 int
 vpp_epoll_ctl (uint32_t vep, int op, uint32_t session, uint32_t events, uint64_t data)
 {
+  worker_t *w = &vpp_workers[HANDLE_WORKER (vep) & (MAX_WORKERS - 1)];
   struct epoll_event event = { .events = events, .data.u64 = data };
+  slot_t *set, *s;
+  int refusal, was;
 
   ENTER (HANDLE_WORKER (vep));
-  if (op != EPOLL_CTL_DEL && vpp_outlived (HANDLE_WORKER (vep), session))
-    return -ECONNRESET;
-  vpp_note_watched (session, op, data);
-  return result (vcl.epoll_ctl (vep, op, session, &event));
+  set = slot_of (vep);
+  s = HANDLE_WORKER (session) == HANDLE_WORKER (vep) ? slot_of (session) : 0;
+  if (!set || set->state == VCL_FREE || !s)
+    return -EBADF;
+  refusal = vcl_refusal (s->is_datagram, s->state, op == EPOLL_CTL_DEL ? VCL_OP_CLOSE : VCL_OP_WATCH);
+  if (refusal)
+    return refusal;
+  if (set->state != VCL_EPOLL_SET || s->state == VCL_EPOLL_SET)
+    return -EINVAL;
+  was = s->membership;
+  if (op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL)
+    return -EINVAL;
+  if (op == EPOLL_CTL_ADD ? was != NOT_MEMBER : was == NOT_MEMBER)
+    return was ? -EEXIST : -ENOENT;
+  if (op == EPOLL_CTL_DEL)
+    {
+      s->membership = NOT_MEMBER;
+      return was == MEMBER ? result (vcl.epoll_ctl (set->vcl, op, s->vcl, &event)) : 0;
+    }
+  s->events = events;
+  s->data = data;
+  if (op == EPOLL_CTL_MOD)
+    return was == MEMBER ? result (vcl.epoll_ctl (set->vcl, op, s->vcl, &event)) : 0;
+  s->membership = WAITING;
+  refusal = s->vcl == NO_SESSION ? 0 : vpp_tell_epoll (w, s);
+  if (refusal < 0)
+    s->membership = NOT_MEMBER;
+  return refusal;
 }
 
 /* When VPP dies, VCL parks a disconnect for every open session. Closing such a session frees it at once, and the parked
@@ -200,6 +241,7 @@ look (int index, uint32_t vep)
     {
       drain_parked (vep);
       w->n_parked = 0;
+      vpp_lose_sessions (index);
     }
   if (was_detached && !w->was_detached)
     vpp_keep_from_children ();
@@ -212,9 +254,9 @@ look (int index, uint32_t vep)
 
 /* A look that may attach to the next VPP; none if it is not the time to. See vpp_loss.c and vpp_asking.c. */
 static int
-attach_again (uint32_t vep)
+attach_again (int index)
 {
-  int rv, index = HANDLE_WORKER (vep);
+  int rv;
 
   if (!vpp_all_have_heard () || !vpp_is_answered () || !vpp_begin_attaching_again ())
     return 0;
@@ -224,7 +266,7 @@ attach_again (uint32_t vep)
   if (!rv && vpp_can_attach ())
     {
       vpp_ask_on_loop (1);
-      rv = look (index, vep);
+      rv = look (index, vpp_workers[index].vep);
       vpp_ask_on_loop (0);
       if (!vpp_detached (index))
 	{
@@ -239,14 +281,24 @@ attach_again (uint32_t vep)
 int
 vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int timeout_ms)
 {
-  worker_t *w = &vpp_workers[HANDLE_WORKER (vep)];
+  int index = HANDLE_WORKER (vep);
+  worker_t *w = &vpp_workers[index];
+  slot_t *set;
   int n, rv = 0;
 
-  ENTER (HANDLE_WORKER (vep));
-  if (max_events <= 0 || (timeout_ms != VCL_WAIT_PARKED && timeout_ms != VCL_WAIT_NOW))
+  ENTER (index);
+  set = slot_of (vep);
+  if (!set || set->state == VCL_FREE)
+    return -EBADF;
+  if (set->state != VCL_EPOLL_SET || max_events <= 0 || (timeout_ms != VCL_WAIT_PARKED && timeout_ms != VCL_WAIT_NOW))
     return -EINVAL;
   if (timeout_ms == VCL_WAIT_NOW && w->n_parked < max_events && !w->untold)
-    rv = w->was_detached ? attach_again (vep) : look (HANDLE_WORKER (vep), vep);
+    {
+      rv = w->was_detached ? attach_again (index) : look (index, w->vep);
+      ENTER (index); /* it may have been with the others */
+      if (w->n_owed && !vpp_detached (index))
+	vpp_collect_owed (index);
+    }
   n = w->n_parked < max_events ? w->n_parked : max_events;
   if (n)
     {
@@ -256,7 +308,7 @@ vpp_epoll_wait (uint32_t vep, struct epoll_event *events, int max_events, int ti
     }
   if (timeout_ms == VCL_WAIT_PARKED && n < max_events)
     {
-      rv = vcl.epoll_wait (vep, events + n, max_events - n, VCL_WAIT_PARKED);
+      rv = vcl.epoll_wait (w->vep, events + n, max_events - n, VCL_WAIT_PARKED);
       n += rv > 0 ? rv : 0;
     }
   return rv < 0 && !n ? result (rv) : n;
@@ -280,14 +332,14 @@ vpp_take_events (int index)
  * listen and UDP bind) such a message makes it look up a session that is gone, and crash (vppcom.c:
  * vcl_handle_mq_event, ACCEPTED). epoll_wait survives it. So let epoll_wait take everything until VPP has
  * confirmed, which frees the handle, and keep the events for later. */
-void
+int
 vpp_settle_closed_listeners (int index)
 {
   worker_t *w = &vpp_workers[index];
   struct timespec pause = { 0, 200 * 1000 };
   int i, round;
 
-  for (round = 0; w->n_closing && round < 2000; round++) /* 0.4 s; VPP needs 0.1 s at most */
+  for (round = 0; w->n_closing && round < 25000; round++) /* 5 s; a VPP that runs needs 0.1 s at most */
     {
       for (i = 0; i < w->n_closing;)
 	if (vcl.session_attr (w->closing[i], ATTR_GET_NREAD, 0, 0) == -EBADFD)
@@ -296,10 +348,8 @@ vpp_settle_closed_listeners (int index)
 	  i++;
       if (w->n_closing && !vpp_take_events (index))
 	nanosleep (&pause, 0);
-      if (vpp_detached (index))
-	break;
     }
-  w->n_closing = 0;
+  return w->n_closing ? -ETIMEDOUT : vpp_detached (index) ? -ENETDOWN : 0;
 }
 
 void

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A worker of VCL's and what we remember of it, and the check before every call: which worker, may VCL be called now?
+ * A worker of VCL's and its slots, and the check before every call: which worker, may VCL be called now?
  */
 #ifndef VPPAIO_VPP_WORKER_H
 #define VPPAIO_VPP_WORKER_H
 
 #include "vcl_ops.h"
+#include "vcl_states.h"
 #include "vpp_library.h"
 
 #include <errno.h>
@@ -13,17 +14,51 @@
 #include <time.h>
 
 #define MAX_WORKERS 128 /* a handle has its worker in the top byte and must stay a positive int */
-#define SESSION_INDEX(handle) ((handle) &0xffffff)
+#define MAX_SESSIONS (1 << 24)
+#define SESSION_INDEX(handle) ((handle) & (MAX_SESSIONS - 1)) /* of our handles, and of VCL's */
 #define HANDLE_WORKER(handle) ((int) ((handle) >> 24))
+#define NO_SESSION UINT32_MAX
 
-enum
+enum membership
 {
-  IS_LISTENER = 1,
-  IS_DATAGRAM = 2,
-  IS_ENDING = 4, /* closed, but VCL has not freed it yet */
-  IS_WILDCARD = 8, /* a datagram session, bound to 0.0.0.0 or :: and not known to have heard anything */
-  IS_CONNECTED = 16, /* a datagram session, or about to be */
+  NOT_MEMBER = 0,
+  WAITING, /* of the epoll set; VCL hears of it when it has the session */
+  MEMBER,
 };
+
+/* What a handle of ours stands for; see vpp_slots.c. */
+typedef struct
+{
+  uint32_t vcl;		/* VCL's session, or NO_SESSION: there is none yet, or none any more */
+  uint8_t state;	/* enum vcl_state */
+  uint8_t is_datagram;
+  uint8_t is_ip4;
+  uint8_t membership;
+  uint8_t is_wildcard;	/* a datagram session that is bound to 0.0.0.0 or ::, and not known to have heard anything */
+  uint8_t has_asked;	/* VPP to listen, and has no answer yet */
+  uint8_t flags;	/* options that are on or off, by their place in vpp_names.c */
+  uint16_t idle, interval; /* TCP_KEEPIDLE, TCP_KEEPINTVL */
+  uint32_t events;	/* as epoll_ctl has them */
+  union
+  {
+    uint64_t data;
+    uint32_t next_free;
+  };
+  int error;		/* of a connect, positive */
+  vcl_endpoint local;	/* as bound */
+} slot_t;
+
+/* A session of VCL's that nobody has any more, and that VPP owes an answer for; see vpp_slots.c. */
+typedef struct
+{
+  uint32_t vcl;
+  enum owed_kind
+  {
+    OWED_SESSION,
+    OWED_LISTENER, /* or may become one with the answer */
+    OWED_REFUSAL,  /* a listener of a VPP that is gone */
+  } kind;
+} owed_t;
 
 typedef struct
 {
@@ -35,16 +70,17 @@ typedef struct
   int rings;     /* its descriptor is readable for that reason */
   uint32_t heard; /* of so many losses */
   int has_remains; /* of a VPP that died, see vpp_remains.c */
-  uint32_t vep;
+  uint32_t vep; /* VCL's handle */
   int has_vep;
-  /* By session index: what VCL does not tell, and the epoch in which a listener began to listen. */
-  struct
-  {
-    uint32_t epoch;
-    uint8_t kind;
-  } *sessions;
+  slot_t *slots;
+  uint32_t n_slots; /* that have ever been used */
+  int room_slots;
+  uint32_t free_slot; /* the last one freed, and one more; 0: there is none */
+  owed_t *owed;
+  int n_owed, room_owed;
+  /* By VCL's index: closed, but VCL has not freed it yet. Its length is about that of VCL's pool. */
+  uint8_t *is_ending;
   uint32_t n_sessions;
-  int n_datagrams; /* open datagram sessions */
   /* Listeners whose unlisten VPP has not confirmed yet. */
   uint32_t *closing;
   int n_closing, room_closing;
@@ -70,13 +106,13 @@ void vpp_end_asking (void);
 int vpp_begin_attaching_again (void);
 void vpp_end_attaching_again (void);
 
-/* Notes what a new handle is; -ENOMEM. */
-int vpp_remember (uint32_t session, uint8_t kind);
+/* VCL has given out `session`, which may have been another's; -ENOMEM. */
+int vpp_remember (uint32_t session);
 /* Let VCL take all that VPP has sent, and keep the events for the next epoll_wait. 1 if there were any. */
 int vpp_take_events (int index);
-/* Wait, 0.4 s at most, until VPP has confirmed the end of closed listeners. */
-void vpp_settle_closed_listeners (int index);
-/* `session`, a listener, is closed, and VPP has not confirmed it yet. */
+/* Wait until VPP has confirmed the end of closed listeners; 0, or -ETIMEDOUT. */
+int vpp_settle_closed_listeners (int index);
+/* `session`, a listener of VCL's, is closed, and VPP has not confirmed it yet. */
 void vpp_remember_closing (uint32_t session);
 /* An array with room for `wanted` items; -ENOMEM. */
 int vpp_grow (void **array, int *room, int wanted, size_t item);
@@ -88,11 +124,6 @@ int vpp_hung_up (void);
 int vpp_is_lost (void);
 /* A new worker knows of no loss that was before it. */
 void vpp_begin_hearing (int index);
-/* Whether the FIFOs of the worker's `session` were those of a VPP that is gone: VCL has unmapped them, and yet follows pointers into
- * them in calls that ask nothing of VPP. */
-int vpp_outlived (int index, uint32_t session);
-/* `listener` shall not listen again when VCL attaches: VPP will refuse, and it can be closed like any other session. */
-void vpp_bind_nowhere (uint32_t listener);
 /* Take the other workers along, before and after one attaches again; 0 if another cannot come yet. These, and the next,
  * leave any of the workers VCL's. */
 int vpp_all_have_heard (void);
@@ -107,12 +138,25 @@ void vpp_leave_to_parent (void);
 int vpp_heap_is_low (int index);
 /* Whether there is room for one more session, which is to be made at once. */
 int vpp_take_slot (int index);
-/* `session` was closed. */
+/* `session`, one of VCL's, was closed. */
 void vpp_note_end (uint32_t session);
 /* Accept and reset what waits at the worker's listeners, unless there is room for it. */
 void vpp_refuse_connections (int index);
 /* The same for one connection of one listener; 0 if there is none, or no slot for it. */
-int vpp_refuse_one (uint32_t listener);
+int vpp_refuse_one (uint32_t listener); /* VCL's */
+
+/* Index of a slot that the caller fills or gives back; -ENOMEM, -EMFILE. See vpp_slots.c for these. */
+int vpp_new_slot (worker_t *w);
+void vpp_free_slot (worker_t *w, uint32_t slot);
+/* Let the slot have a session of VCL's, bound if it is a stream that is; 0 or -errno. */
+int vpp_make_session (int index, slot_t *s);
+/* The slot's session is closed, at once or when VPP has answered. */
+void vpp_drop_session (int index, slot_t *s);
+/* What was owed and has come; and all that is left when the worker has lost VPP. */
+void vpp_collect_owed (int index);
+void vpp_lose_sessions (int index);
+/* VCL has the session: let it join the epoll set, if it was to. */
+int vpp_tell_epoll (worker_t *w, slot_t *s);
 
 int vpp_worker_register (void);
 int vpp_worker_unregister (int index);
@@ -166,21 +210,36 @@ result (int rv)
     }                                                                                                                 \
   while (0)
 
-static inline uint8_t
-kind_of (uint32_t session)
+/* The slot of a handle of a worker that was entered. */
+static inline slot_t *
+slot_of (uint32_t session)
 {
   worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
-  return SESSION_INDEX (session) < w->n_sessions ? w->sessions[SESSION_INDEX (session)].kind : 0;
+  return SESSION_INDEX (session) < w->n_slots ? &w->slots[SESSION_INDEX (session)] : 0;
 }
 
-static inline void
-vpp_note_kind (uint32_t session, uint8_t more)
-{
-  worker_t *w = &vpp_workers[HANDLE_WORKER (session)];
+/* Declares `s`, the slot of a handle, after all checks. */
+#define FIND(session, operation)                                                                                       \
+  slot_t *s;                                                                                                           \
+  ENTER (HANDLE_WORKER (session));                                                                                     \
+  s = slot_of (session);                                                                                               \
+  if (!s)                                                                                                              \
+    return -EBADF;                                                                                                     \
+  do                                                                                                                   \
+    {                                                                                                                  \
+      int refusal = vcl_refusal (s->is_datagram, s->state, operation);                                                 \
+      if (refusal)                                                                                                     \
+	return refusal;                                                                                                \
+    }                                                                                                                  \
+  while (0)
 
-  if (SESSION_INDEX (session) < w->n_sessions)
-    w->sessions[SESSION_INDEX (session)].kind |= more;
-}
+/* The same for bytes, which go to connected sessions only. */
+#define FIND_CONNECTED(session, operation)                                                                             \
+  slot_t *s;                                                                                                           \
+  ENTER (HANDLE_WORKER (session));                                                                                     \
+  s = slot_of (session);                                                                                               \
+  if (__builtin_expect (!s || s->state != VCL_CONNECTED, 0))                                                           \
+    return s ? vcl_refusal (s->is_datagram, s->state, operation) : -EBADF
 
 static inline void
 to_vppcom (vppcom_endpt *to, const vcl_endpoint *from)
