@@ -233,7 +233,7 @@ class EventLoop(Scheduler, StackLoop):
 
     async def _sock_sendfile_fallback(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
         fallback = super()._sock_sendfile_fallback
-        if sockets.session_socket(sock) is not None:
+        if sockets.session_socket(self, sock) is not None:
             return await sockets.as_native(fallback, sock, file, offset, count)
         return await fallback(sock, file, offset, count)
 
