@@ -227,6 +227,7 @@ def test_loop_that_did_not_turn_comes_along_and_harms_no_other(own_vpp: VppInsta
         for restarts in (1, 2):
             assert serves(vpp, 4000)
             assert program.hears() == "in a callback"
+            assert serves(vpp, 4001)  # its loop may have come later
             for port in (4000, 4001):  # sessions that are open when VPP dies
                 peers.enter_context(vpp.kernel_connect(vpp.address, port))
             for _ in range(restarts):
