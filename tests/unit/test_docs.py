@@ -143,7 +143,13 @@ def test_every_difference_on_vpp_names_its_test() -> None:
     _, _, *rows = re.findall(r"^\|.*\|$", text.partition("## VPP\n")[2].partition("\n## ")[0], re.MULTILINE)
     assert len(rows) > 12
     named = [name for row in rows for name in row.strip("|").split("|")[-1].strip().split(", ")]
-    named += re.findall(r"\btests/(\w+/\w+\.py)\b", text)
+    assert not [name for name in named if not (ROOT / "tests" / name).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_are_named_exist(page: Path) -> None:
+    folders = "|".join(path.name for path in (ROOT / "tests").iterdir() if path.is_dir())
+    named = re.findall(rf"\b(?:{folders})/\w+\.py\b", page.read_text())
     assert not [name for name in named if not (ROOT / "tests" / name).is_file()]
 
 
