@@ -142,4 +142,13 @@ REGRESSIONS: Final[dict[str, Sequence]] = {
         ),
         Opening(1, (("sock_sendall", 1000),), (("pause_reading",),)),
     ),
+    "what reading has left to write is not written ahead of the EOF": Sequence(
+        "client",
+        ("plain", False),
+        (
+            Step((("pause_reading",), ("peer_send", 20000))),
+            Step((("arm", "data", (("write", "bytes", BIG), ("write", "bytearray", 10))),)),
+            Step((("resume_reading",), ("peer_close",))),
+        ),
+    ),
 }

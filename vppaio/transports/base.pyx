@@ -53,15 +53,15 @@ cdef class SessionTransport(SessionHandler):
         self.set_protocol(protocol)
         try:
             session.watch(self, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP)
-        except BaseException:  # no memory; the session has the descriptor, and nobody has the session
+            if server is not None:
+                server._attach(self)
+        except BaseException:  # no memory, or the server is closed; the session has the descriptor, and nobody has it
             self.finished = True
             self.server = None
             session.close()
             if sock is not None:
                 sock.detach()
             raise
-        if server is not None:
-            server._attach(self)
         # asyncio's three, in asyncio's order.
         loop.call_soon(protocol.connection_made, self)
         loop.call_soon(self._start_reading)

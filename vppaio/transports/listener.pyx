@@ -105,10 +105,11 @@ cdef class Listener(SessionHandler):
             raise
         except BaseException as exc:
             session.close()
-            self.loop.call_exception_handler({
-                "message": "Error on transport creation for incoming connection",
-                "exception": exc,
-            })
+            if not self.closed:  # else the server was, and asyncio says nothing either
+                self.loop.call_exception_handler({
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": exc,
+                })
 
     def _refused(self, exc):
         """Accepting failed: out of resources, wait for some; anything else is news."""

@@ -79,8 +79,7 @@ cdef class StreamTransport(InboundStream):
     max_size = 256 * 1024
 
     def __cinit__(self, loop, Session session, protocol, waiter=None, extra=None, server=None, sock=None):
-        # Where the first look at a fresh session tells all, as the kernel's does, nothing can have come before it.
-        self.until_blocked = session.watched or session.ops.traps != 0
+        self.until_blocked = True
         self.begin(session, loop, protocol, waiter, extra, server, sock)
 
     @property
@@ -90,6 +89,7 @@ cdef class StreamTransport(InboundStream):
     # ---- news from the session ----------------------------------------------------------------------------------
 
     cdef int handle(self, uint32_t events) except -1:
+        cdef bint waited = self.backlog_size > 0
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.until_blocked = True
             # EPOLLERR alone is no end: the kernel tells so, too, of what waits in a socket's error queue (timestamps,
@@ -110,7 +110,10 @@ cdef class StreamTransport(InboundStream):
                 self.drain_to_inbox()
         # After reading, as asyncio does. An error wakes the writer too: a paused reader would not find it.
         if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and self.backlog_size:
-            self._write_ready()
+            if waited:
+                self._write_ready()
+            elif events & (EPOLLHUP | EPOLLERR):
+                self.session.again(EPOLLOUT)  # reading has made the backlog: asyncio's writer is woken a turn later
         if self.hang_up and not self.lost_writes and self.session.ops.traps & VCL_TRAP_FIN_EXPIRES:
             # VCL clears the mask when it tells of the end, which may be after a read has found it, and the backlog waits
             # for EPOLLOUT.
