@@ -7,6 +7,7 @@ address, and the kernel socket is kept, unused, and closed together with it. `Co
 """
 
 import asyncio
+import errno
 import io
 import os
 import socket
@@ -26,6 +27,9 @@ _INET: Final = (socket.AF_INET, socket.AF_INET6)
 
 # Which session stands in for which kernel socket; forgotten, and closed, with the socket.
 _stand_ins: Final[weakref.WeakKeyDictionary[socket.socket, SessionSocket]] = weakref.WeakKeyDictionary()
+
+
+_connecting: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()  # stand-ins of these are
 
 
 class _StoodInFor(socket.socket):
@@ -140,6 +144,28 @@ def _is_connected(sock: socket.socket) -> bool:
     return True
 
 
+async def _connect_stand_in(loop: StackLoop, sock: socket.socket, address: Any) -> None:
+    if sock in _connecting:
+        raise OSError(errno.EALREADY, f"Connect call failed {address}: another is under way")
+    _connecting.add(sock)
+    try:
+        await loop._stacks.ready("vpp")
+        made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
+        try:
+            local = sock.getsockname()
+            if local[1] != 0:
+                made.bind(local)
+            await connect.sock_connect(loop, made, address)
+            if sock.fileno() < 0:
+                raise OSError(errno.EBADF, f"Connect call failed {address}: the socket was closed meanwhile")
+        except BaseException:
+            made.close()
+            raise
+        _stand_in(made, sock)
+    finally:
+        _connecting.discard(sock)
+
+
 async def sock_connect(loop: StackLoop, sock: Any, address: Any) -> None:
     made = session_socket(loop, sock)
     if made is not None:
@@ -151,13 +177,7 @@ async def sock_connect(loop: StackLoop, sock: Any, address: Any) -> None:
         address = info[4]
         if adopts(loop, sock, address[0]):
             _check_non_blocking(loop, sock)
-            await loop._stacks.ready("vpp")
-            made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
-            local = sock.getsockname()
-            if local[1] != 0:
-                made.bind(local)
-            await connect.sock_connect(loop, made, address)
-            _stand_in(made, sock)
+            await _connect_stand_in(loop, sock, address)
             return
     try:
         await SelectorLoop.sock_connect(loop, sock, address)
