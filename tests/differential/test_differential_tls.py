@@ -40,6 +40,26 @@ REGRESSIONS: Final = {
         ),
         tls="1.2",
     ),
+    "writes behind a goodbye and a full buffer": Sequence(
+        "client",
+        ("buffered", False),
+        (
+            Step((("writelines", "generator", (BIG, 10, 1), 1),)),
+            Step((("peer_shutdown",),)),
+            Step((("writelines", "list", (1000, 1, 1000), 1),)),
+        ),
+        tls="1.2",
+    ),
+    "key updates and a goodbye": Sequence(
+        "client",
+        ("plain", True),
+        (Step((("peer_update", True), ("peer_update", False))), Step((("peer_close",),))),
+        tls="1.3",
+    ),
+    "goodbyes that cross": Sequence("server", ("tiny", True), (Step((("close",), ("peer_close",))),), tls="1.3"),
+    "much twice": Sequence(
+        "client", ("buffered", True), (Step((("peer_send", BIG),)), Step((("peer_send", BIG),))), tls="1.3"
+    ),
     "a goodbye and a reset behind it": Sequence("server", ("buffered", False), (Step((("peer_close",),)),), tls="1.3"),
 }
 

@@ -5,7 +5,8 @@ The reference is asyncio's loop with ssl, for pyOpenSSL too. Besides what the pl
 - write_eof() raises NotImplementedError, and ends nothing.
 - A second close() and one after the end: asyncio forgets its protocol then, and each call after it raises.
 - A high water of 0: asyncio pauses a protocol when nothing waits to be written, and may leave it so.
-- A BufferedProtocol hands out views: into a bytearray asyncio writes NULs (tls.records names these three).
+- How much the peer got of a connection with much to write that did not get all is "part".
+- A BufferedProtocol hands out views: into a bytearray asyncio writes NULs (tls.records names what is mended).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from OpenSSL import SSL
 
 import vppaio
 from testbed.vppinstance import VppInstance
-from tests.differential.operations import Operation, Sequence, Step
+from tests.differential.operations import BIG, Operation, Sequence, Step
 from tests.differential.places import Place
 from tests.differential.player import Player, Rule, buffered_kinds
 from tests.support.sites import HostSite, Site, VppSite
@@ -194,12 +195,11 @@ class TlsEnd(TlsPeer):
                 self._unsent = self._unsent[self.sock.send(self._unsent) :]
 
     def send(self, data: bytes, piece: int = 0) -> int:  # type: ignore[override]
-        if not data:
-            return 0
         self.push(b"")
         if self._unsent:
             raise BlockingIOError
-        self.push(self.data(data))
+        if data:
+            self.push(self.data(data))
         return len(data)
 
     def recv(self, size: int) -> bytes:
@@ -219,10 +219,11 @@ class TlsEnd(TlsPeer):
         return data
 
     def absorb(self) -> None:
-        """Read what came behind the handshake, as TLS 1.3's tickets: a close with something unread is a reset."""
-        with contextlib.suppress(BlockingIOError):
-            self.tls.bio_write(self.sock.recv(_CHUNK))
-            self._decrypt()
+        """Read what is no data: tickets, key updates, a goodbye. A close with something unread is a reset."""
+        with contextlib.suppress(OSError):
+            if raw := self.sock.recv(_CHUNK):
+                self.tls.bio_write(raw)
+                self._decrypt()
 
     def say_goodbye(self) -> None:
         if not self._has_said_goodbye:
@@ -251,6 +252,7 @@ _KINDS: Final = buffered_kinds(memoryview)
 
 class TlsPlayer(Player):
     place: TlsPlace
+    aborted = False
 
     async def play(self, *arguments: Any) -> Any:
         self.place.version = self.sequence.tls
@@ -266,17 +268,35 @@ class TlsPlayer(Player):
     def _close(self) -> Any:
         return None if self.transport.is_closing() else self.transport.close()
 
+    def _abort(self) -> Any:
+        self.aborted = True
+        return self.transport.abort()
+
     def _set_write_buffer_limits(self, high: int | None, low: int | None) -> Any:
         if 0 not in (high, low if high is None else None):
             return self.transport.set_write_buffer_limits(high, low)
 
     def _peer_close(self) -> None:
-        if Rule.RESET_DROPS_UNREAD in self.rules and self.unread_by_peer:
-            self.peer.is_polite = False  # this is a reset, and the goodbye could be dropped too
+        if Rule.RESET_DROPS_UNREAD in self.rules:
+            if self.unread_by_peer or self.lost or self.aborted:
+                self.peer.is_polite = False  # this is a reset, and the goodbye could be dropped too
+            else:
+                self.peer.absorb()
         super()._peer_close()
+
+    def _received(self) -> int | str:
+        # asyncio's TLS drops what is written behind a close or the peer's FIN, and the protocol hears of the end a turn
+        # after the peer has seen it.
+        return "part" if self.received < self.written and self.written >= BIG else self.received
+
+    def _reads_undisturbed(self) -> bool:
+        return not self.transport.is_closing() and super()._reads_undisturbed()  # it says "reading" to its end
 
     def peer_act(self, operation: Operation) -> None:
         name, *arguments = operation
+        sends = name not in ("peer_close", "peer_reset", "peer_fin")
+        if Rule.CLOSED_STILL_TAKES in self.rules and (self.lost or self.aborted) and sends:
+            return
         if name not in ("peer_goodbye", "peer_fin", "peer_update", "peer_empty"):
             super().peer_act(operation)
         elif self.peer is not None and self.peer_writes:
