@@ -61,6 +61,7 @@ def session_socket(loop: StackLoop, sock: Any) -> SessionSocket | None:
     """The session's socket to use for `sock`: itself, its stand-in, or None for one that stays the kernel's.
 
     Raises:
+        OSError: EBADF; its loop is closed.
         ValueError: it is another loop's.
         RuntimeError: a transport, or a server, has it; in asyncio's words.
     """
@@ -69,14 +70,16 @@ def session_socket(loop: StackLoop, sock: Any) -> SessionSocket | None:
         made = sock
     else:
         made = _stand_ins.get(sock) if _stand_ins and isinstance(sock, socket.socket) else None
-        if made is not None and made.worker.is_closed:
-            del _stand_ins[sock]  # it ended with its loop
-            made = None
+    if made is not None and made.worker.is_closed:
+        raise OSError(
+            errno.EBADF,
+            f"the session of {sock!r} ended with its event loop, which is closed; make or connect a socket in the loop "
+            "that is to use it",
+        )
     if made is not None and not loop._stacks.has(made.worker):
         raise ValueError(
-            f"{sock!r} belongs to {'a loop that is closed' if made.worker.is_closed else 'another event loop'}: a "
-            "session stays with the loop that it was made in, and its data arrives there; make or connect the socket "
-            "in the loop that is to use it"
+            f"{sock!r} belongs to another event loop: a session stays with the loop that it was made in, and its data "
+            "arrives there; make or connect the socket in the loop that is to use it"
         )
     owner = None if made is None else made.sole_owner()
     if owner is not None:
@@ -166,7 +169,14 @@ async def _connect_stand_in(loop: StackLoop, sock: socket.socket, address: Any) 
         _connecting.discard(sock)
 
 
+def _forget_ended(sock: Any) -> None:
+    """A kernel socket whose session ended with another loop can connect again."""
+    if _stand_ins and isinstance(sock, socket.socket) and sock in _stand_ins and _stand_ins[sock].worker.is_closed:
+        del _stand_ins[sock]
+
+
 async def sock_connect(loop: StackLoop, sock: Any, address: Any) -> None:
+    _forget_ended(sock)
     made = session_socket(loop, sock)
     if made is not None:
         _check_non_blocking(loop, sock)
