@@ -149,8 +149,8 @@ class Bench:
         self._stack.close()
 
     def _start_vpp(self, stack: contextlib.ExitStack) -> None:
-        from testbed.vppinstance import VppInstance
         from vppaio.config import Config
+        from vppaio.testing.vppinstance import VppInstance
         from vppaio.vcl import library, probe, vclconf
         from vppaio.vcl.errors import Unusable
 

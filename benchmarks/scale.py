@@ -73,7 +73,7 @@ def place_of(stack: str, cpu: int | None) -> Iterator[Place]:
     if stack == "host":
         yield Place(stack, None)
         return
-    from testbed.vppinstance import VppInstance
+    from vppaio.testing.vppinstance import VppInstance
 
     with VppInstance(main_core=cpu) as vpp:
         yield Place(stack, vpp)

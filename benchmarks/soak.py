@@ -8,9 +8,9 @@ half-finished transfers and aborts. Each second the service tells its memory. Th
 nobody died, and the memory after the warm-up (a fifth of the time) stays flat.
 
 With `--trouble SEED` the service's limits (descriptors, address space) go down and up at random meanwhile, and VPP
-stops, crawls, or is killed and started again (testbed.trouble). Then connections may fail, at either end, and what
-arrives must be right all the same. load.c is an application of VPP's itself and does not outlive it, so the mix is all
-there is then.
+stops, crawls, or is killed and started again (see vppaio.testing.trouble). Then connections may fail, at either end,
+and what arrives must be right all the same. load.c is an application of VPP's itself and does not outlive it, so the
+mix is all there is then.
 
 That is the service's own memory and VCL's heap. What it shares with VPP grows for some minutes and then stays (85.1 MiB
 after 170 s, 85.4 after 230): the ring of its control messages, 8 MiB, is touched once around, and a listener's segment
@@ -37,8 +37,8 @@ from typing import Any, Final
 from benchmarks import native
 from benchmarks.run import Failed, Server, last_line
 from benchmarks.scale import Place, place_of
-from testbed.trouble import Trouble, kinds_here
 from vppaio.config import Config
+from vppaio.testing.trouble import Trouble, kinds_here
 from vppaio.vcl import library, probe, vclconf
 
 CONNECTIONS: Final = 64

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import HostSite, Site, VppSite
 from tests.support.traps import guards
+from vppaio.testing.vppinstance import VppInstance
 
 if TYPE_CHECKING:
     from tests.support.certificates import Certificates

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import VppSite
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 

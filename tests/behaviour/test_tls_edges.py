@@ -20,12 +20,12 @@ import trustme
 from OpenSSL import SSL
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from tests.behaviour.tls_cases import ROWS
 from tests.behaviour.tls_scripts import Buffered, Ours, Plain, Row
 from tests.support.sites import HostSite, Site, VppSite
 from tests.support.tlspeer import TlsPeer, peer_context
 from vppaio.config import Config
+from vppaio.testing.vppinstance import VppInstance
 
 PATIENCE: Final = 10.0  # seconds
 ALLOW_CLIENT_RENEGOTIATION: Final = 1 << 8  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION (openssl/ssl.h), which ssl does not name

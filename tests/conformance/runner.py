@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from testbed.vppinstance import VppInstance
 from tests.conformance.exclusions import Rule, excluded
 from tests.conformance.stacks import VPP_STACKS
+from vppaio.testing.vppinstance import VppInstance
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LIMIT_S: Final = 60.0  # for one test; the slowest takes 10 on an idle machine

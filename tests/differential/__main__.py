@@ -9,10 +9,10 @@ import argparse
 import contextlib
 import time
 
-from testbed.vppinstance import VppInstance
 from tests.differential.arena import Arena
 from tests.differential.known import RULES
 from tests.differential.tls import ENGINES
+from vppaio.testing.vppinstance import VppInstance
 
 
 def main() -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Final, NamedTuple
 
-from testbed.vppinstance import VppInstance
 from tests.differential.operations import Sequence, sequence, spelled
 from tests.differential.places import Place, VppPlace, host, stock
 from tests.differential.player import STALLED, Entry, Player, describe
 from tests.differential.tls import TlsPlayer, over_tls, tls_places
+from vppaio.testing.vppinstance import VppInstance
 
 CALM: Final = (1, 5, 20)  # a disagreement counts if it is still there when packets get this much more time
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from tests.support.sites import HostSite, Site, VppSite
+from vppaio.testing.vppinstance import VppInstance
 
 _BUFFER: Final = 1 << 16  # bytes; the kernel doubles it
 _BUFFERS: Final = (socket.SO_RCVBUF, socket.SO_SNDBUF)

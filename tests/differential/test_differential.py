@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from testbed.vppinstance import VppInstance
 from tests.differential.arena import Arena, Disagreement
 from tests.differential.known import RULES
 from tests.differential.machine import Connection
 from tests.differential.operations import MAX_STEPS, Sequence, sequence
 from tests.differential.regressions import REGRESSIONS
+from vppaio.testing.vppinstance import VppInstance
 
 # Others every time. A failure shows what to put into regressions.py, and hypothesis's database repeats it meanwhile.
 SETTINGS = settings(

@@ -10,12 +10,12 @@ from typing import Final
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.differential.arena import Arena
 from tests.differential.known import RULES
 from tests.differential.operations import BIG, Sequence, Step
 from tests.differential.test_differential import agree, agree_on
 from tests.differential.tls import ENGINES, over_tls
+from vppaio.testing.vppinstance import VppInstance
 
 REGRESSIONS: Final = {
     "nobody is told to resume writing after the end": Sequence(

@@ -26,12 +26,12 @@ import trustme
 from OpenSSL import SSL
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from tests.differential.operations import BIG, Operation, Sequence, Step
 from tests.differential.places import Place
 from tests.differential.player import Player, Rule, buffered_kinds
 from tests.support.sites import HostSite, Site, VppSite
 from tests.support.tlspeer import TlsPeer, peer_context
+from vppaio.testing.vppinstance import VppInstance
 
 ENGINES: Final = ("ssl", "pyopenssl")
 VERSIONS: Final = ("1.2", "1.3")

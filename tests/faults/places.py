@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from testbed.trouble import Trouble
-from testbed.vppinstance import VppInstance
 from tests.fakes.vcl import VPP_TRAPS, FakeVcl
 from tests.faults.table import Faults
 from tests.support.sites import HostSite, VppSite
 from vppaio.config import Config
+from vppaio.testing.trouble import Trouble
+from vppaio.testing.vppinstance import VppInstance
 from vppaio.vcl import application
 from vppaio.vcl._vcl import ffi
 

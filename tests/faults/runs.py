@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from testbed.vppinstance import VppInstance
 from tests.faults.places import AdoptingPlace, FakePlace, HostPlace, LimitedPlace, Place, VppPlace
+from vppaio.testing.vppinstance import VppInstance
 
 _CONNECT: Final = "epoll_ctl without memory: the session of a connect waited for ever as an orphan nobody could tell"
 _TRANSPORT: Final = "epoll_ctl without memory: the session of a transport that could not be made stayed open"

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.fakes.peer import Peers
 from tests.fakes.vcl import FakeVcl
 from tests.faults.places import Place
@@ -18,6 +17,7 @@ from tests.faults.runs import REGRESSIONS, places
 from tests.faults.simulation import Failed, run
 from tests.faults.table import KINDS, Faults
 from tests.support.driver import NOW, PARKED, Worker
+from vppaio.testing.vppinstance import VppInstance
 from vppaio.vcl._vcl import ffi
 
 SEEDS = {"fake": 300, "host": 200, "vpp": 100, "limits": 100}

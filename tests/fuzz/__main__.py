@@ -17,11 +17,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from tests.fuzz import api
 from tests.fuzz.services import Datagrams, Http, Tls
 from tests.fuzz.texts import Texts
 from tests.support.sites import HostSite, VppSite
+from vppaio.testing.vppinstance import VppInstance
 
 TARGETS: Final[dict[str, Callable[[Any], Any]]] = {
     "text": lambda site: Texts(),

@@ -35,10 +35,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from tests.fuzz.calls import Player
 from tests.fuzz.places import Fake, HostPlace, OnVpp, Place
 from vppaio.reactor.session import Session
+from vppaio.testing.vppinstance import VppInstance
 
 MISTAKES: Final = (
     SystemError, NameError, LookupError, AssertionError, ArithmeticError, RecursionError, AttributeError, BufferError,

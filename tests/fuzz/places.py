@@ -13,9 +13,9 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from testbed.vppinstance import VppInstance
 from tests.faults.places import FakePlace
 from vppaio.config import Config
+from vppaio.testing.vppinstance import VppInstance
 
 IP_FREEBIND: Final = 15
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from testbed.vppinstance import VppInstance
 from tests.limits.cases import KINDS, MOMENTS, Case, run
 from tests.limits.execs import count_after
+from vppaio.testing.vppinstance import VppInstance
 
 
 def span(text: str) -> range:

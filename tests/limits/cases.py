@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from testbed.trouble import limit_with_free, mapped
-from testbed.vppinstance import VppInstance
 from tests.limits.service import PORTS
+from vppaio.testing.trouble import limit_with_free, mapped
+from vppaio.testing.vppinstance import VppInstance
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 20.0  # seconds

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from testbed.vppinstance import VppInstance
+from vppaio.testing.vppinstance import VppInstance
 
 ROOT: Final = Path(__file__).parents[2]
 CODE: Final = """

@@ -17,8 +17,8 @@ import time
 from typing import Any, Final
 
 import vppaio
-from testbed.trouble import limit_with_free, mapped
 from tests.support.protocols import Echo
+from vppaio.testing.trouble import limit_with_free, mapped
 
 PORTS: Final = (4000, 4001, 4002, 4003)  # the first connection of each brings a segment
 _MIB: Final = 1 << 20

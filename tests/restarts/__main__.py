@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from testbed.vppinstance import VppInstance
 from tests.restarts.harness import LONGEST_OUTAGE, Restart, leaks, restarts
+from vppaio.testing.vppinstance import VppInstance
 
 
 def tell(number: int, restart: Restart) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import VppSite
+from vppaio.testing.vppinstance import VppInstance
 
 PORT: Final = 4000
 PATIENCE: Final = 30.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.restarts.harness import LONGEST_OUTAGE, leaks, restarts
+from vppaio.testing.vppinstance import VppInstance
 
 
 @pytest.mark.vpp

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import vppaio
-from testbed.vppinstance import VppInstance, family_of
 from vppaio.config import Config
 from vppaio.routes import Stack
+from vppaio.testing.vppinstance import VppInstance, family_of
 
 PATIENCE: Final = 10.0  # seconds until something that must happen counts as missing; the machine may be busy
 ROOT: Final = Path(__file__).parents[2]

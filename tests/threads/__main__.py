@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 
-from testbed.vppinstance import VppInstance
 from tests.threads.runs import runs
+from vppaio.testing.vppinstance import VppInstance
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import ROOT
+from vppaio.testing.vppinstance import VppInstance
 
 LIMIT_S = 60.0
 

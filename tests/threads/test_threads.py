@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.threads.runs import runs
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.fakes.libvppcom import clean_environment, silent_vpp, stub
+from vppaio.testing.vppinstance import VppInstance
 
 
 def doctor(*arguments: str, prefix: tuple[str, ...] = (), **variables: str) -> tuple[int, dict[str, Any]]:

@@ -13,8 +13,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "vppaio"
 GROUND = {"settings", "routes", "config", "private"}  # modules, no folder: 0, and may import each other
-LAYERS = {**dict.fromkeys(GROUND, 0), "vcl": 1, "reactor": 2, "transports": 3, "tls": 4, "loop": 5, "cli": 6}
-TOP = 6  # vppaio/*.py and cli: what users import and run
+LAYERS = {
+    **dict.fromkeys(GROUND, 0),
+    "vcl": 1,
+    "reactor": 2,
+    "transports": 3,
+    "tls": 4,
+    "loop": 5,
+    "cli": 6,
+    "testing": 6,
+}
+TOP = 6  # vppaio/*.py, cli and testing: what users import and run
 _CIMPORT = re.compile(
     r"^[ \t]*(?:from\s+(vppaio[\w.]*)\s+c?import\s+([^\n(]+|\([^)]*\))|c?import\s+(vppaio[\w.]*))", re.MULTILINE
 )

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from testbed.vppinstance import VppInstance
+from vppaio.testing.vppinstance import VppInstance
 from vppaio.vcl import startup
 
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from testbed.netns import NetworkNamespace, maker_is_dead
-from testbed.vppinstance import VppInstance
+from vppaio.testing.netns import NetworkNamespace, maker_is_dead
+from vppaio.testing.vppinstance import VppInstance
 
 
 def test_unavailable_names_the_missing_programs(monkeypatch, tmp_path):

@@ -9,8 +9,8 @@ import sys
 import time
 from typing import Final
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import ROOT
+from vppaio.testing.vppinstance import VppInstance
 
 PATIENCE: Final = 20.0  # seconds
 

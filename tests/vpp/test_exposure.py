@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from vppaio.config import Config
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.vpp.programs import ECHO, Program, serves
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = [pytest.mark.vpp, pytest.mark.timeout(60)]
 COUNT = 2200  # VPP has no shorter queue than one for 2048

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.vppinstance import VppInstance
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 
@@ -119,7 +119,7 @@ def test_start_failure_shows_the_log_and_leaves_nothing(vpp_instance):
 
 def test_next_start_clears_away_what_a_killed_process_left(vpp_instance):
     script = (
-        "import os; from testbed.vppinstance import VppInstance; VppInstance().__enter__(); os.kill(os.getpid(), 9)"
+        "import os; from vppaio.testing.vppinstance import VppInstance as V; V().__enter__(); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.Popen([sys.executable, "-c", script])
     assert killed.wait() == -signal.SIGKILL
@@ -130,7 +130,15 @@ def test_next_start_clears_away_what_a_killed_process_left(vpp_instance):
 
 def test_command_line_tells_the_command_where_everything_is(vpp_instance):
     shown = subprocess.run(
-        [sys.executable, "-m", "testbed.vppinstance", "--", "sh", "-c", 'test -S "$VPPAIO_APP_SOCKET" && env; exit 3'],
+        [
+            sys.executable,
+            "-m",
+            "vppaio.testing.vppinstance",
+            "--",
+            "sh",
+            "-c",
+            'test -S "$VPPAIO_APP_SOCKET" && env; exit 3',
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -142,7 +150,7 @@ def test_command_line_tells_the_command_where_everything_is(vpp_instance):
 
 def test_command_line_cleans_up_on_sigterm(vpp_instance):
     process = subprocess.Popen(
-        [sys.executable, "-m", "testbed.vppinstance", "--", "sh", "-c", "echo started; exec sleep 60"],
+        [sys.executable, "-m", "vppaio.testing", "--", "sh", "-c", "echo started; exec sleep 60"],
         stdout=subprocess.PIPE,
     )
     with process:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.limits.cases import Case, run
 from tests.limits.execs import count_after
 from tests.vpp.programs import ECHO, Program, serves
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 
@@ -70,7 +70,7 @@ def test_vpp_restarts_and_there_is_none(own_vpp: VppInstance, kind: str, free: i
 
 CALLS = """
 import asyncio, errno, json, os, resource, sys, threading, time, vppaio
-from testbed.trouble import mapped
+from vppaio.testing.trouble import mapped
 from tests.limits.service import limit
 
 async def connect():

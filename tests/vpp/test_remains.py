@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import VppSite
 from tests.vpp.programs import ECHO, PATIENCE, Program, serves
+from vppaio.testing.vppinstance import VppInstance
 
 pytestmark = pytest.mark.vpp
 # Each says how many answers it got since it was asked last, which descriptors it has, and which mappings.

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from testbed.vppinstance import VppInstance
 from tests.support.sites import receive_exactly
 from vppaio.config import Config
+from vppaio.testing.vppinstance import VppInstance
 from vppaio.vcl import vclconf
 
 pytestmark = pytest.mark.vpp

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 import vppaio
-from testbed.vppinstance import VppInstance
 from tests.support.protocols import Echo
 from tests.support.sites import ROOT, VppSite, eventually, in_thread, port_of, sessions
 from tests.vpp.programs import Program
+from vppaio.testing.vppinstance import VppInstance
 from vppaio.vcl._vcl import lib
 
 pytestmark = pytest.mark.vpp

@@ -10,14 +10,13 @@ An application attaches through `app_socket`, a plain unix socket, from any name
         ...                                         # attach to vpp.app_socket, listen on vpp.address
         client = vpp.kernel_connect(vpp.address, 80)
 
-From the shell, `python -m testbed.vppinstance [--tcp ...] -- COMMAND` does the same around a command.
+From the shell, `python -m vppaio.testing [--tcp ...] -- COMMAND` does the same around a command.
 
 What was learnt the hard way is beside the line it explains: `_WIRE` (latency), `_app_socket_answers` (CPU).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import functools
@@ -26,13 +25,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from testbed.netns import NetworkNamespace, maker_is_dead, remove_stale
+from vppaio.testing.netns import NetworkNamespace, maker_is_dead, remove_stale
 
 PREFIX: Final = "vppaio"
 _RUN: Final = Path("/run")
@@ -399,36 +397,3 @@ def _remove_leftovers() -> None:
     for path in _RUN.glob(f"{PREFIX}-*"):
         if maker_is_dead(path.name, PREFIX):
             _remove_files(path.name)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m testbed.vppinstance", description="Run a command beside a VPP.")
-    parser.add_argument("--tcp", default="", metavar="OPTIONS", help="for the tcp stanza, such as 'closewait-time 30'")
-    parser.add_argument("--extra", default="", metavar="STANZAS", help="more of startup.conf, verbatim")
-    parser.add_argument("--plugin", action="append", default=[], metavar="NAME", help="such as http; may be repeated")
-    parser.add_argument("--main-core", type=int, metavar="CPU", help="pin VPP to this CPU")
-    parser.add_argument("--offload", action="store_true", help="TSO and checksum offload between VPP and the kernel")
-    parser.add_argument("command", nargs="*", help="default: $SHELL; runs in the root namespace")
-    options = parser.parse_args(arguments)
-    if reason := VppInstance.unavailable():
-        parser.exit(2, f"{reason}\n")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the context is left
-    command = options.command or [os.environ.get("SHELL", "/bin/sh")]
-    with VppInstance(
-        tcp=options.tcp,
-        extra=options.extra,
-        plugins=options.plugin,
-        main_core=options.main_core,
-        offload=options.offload,
-    ) as vpp:
-        # Ctrl-C is for the command, which would inherit SIG_IGN.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        with subprocess.Popen(command, env=os.environ | vpp.environment()) as process:
-            try:
-                return process.wait()
-            finally:
-                process.terminate()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from testbed.vppinstance import VppInstance
+from vppaio.testing.vppinstance import VppInstance
 
 KINDS: Final = ("descriptors", "memory", "stopped", "slow", "killed")
 _MIB: Final = 1 << 20

@@ -1,1 +1,0 @@
-"""The private VPP that tests and benchmarks share: neither imports anything from the other, both import from here."""
