@@ -79,3 +79,27 @@ def test_socket_that_a_transport_has_is_refused(stack: Site) -> None:
             transport.close()
 
     stack.run(main)
+
+
+def test_second_connect_of_a_socket_waits_for_the_first(stack: Site) -> None:
+    """As the kernel's does; also when the first one is cancelled."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for cancelled in (False, True):
+            with stack.listen() as listener, socket.socket() as sock:
+                sock.setblocking(False)
+                address = listener.getsockname()[:2]
+                first = asyncio.ensure_future(loop.sock_connect(sock, address))
+                await asyncio.sleep(0)
+                if cancelled:
+                    first.cancel()
+                await asyncio.wait_for(loop.sock_connect(sock, address), 10)
+                await asyncio.wait([first])
+                assert first.cancelled() == cancelled
+                await loop.sock_sendall(sock, b"once")
+                with listener.accept()[0] as peer:
+                    peer.settimeout(10)
+                    assert peer.recv(4, socket.MSG_WAITALL) == b"once"
+
+    stack.run(main)

@@ -29,7 +29,8 @@ _INET: Final = (socket.AF_INET, socket.AF_INET6)
 _stand_ins: Final[weakref.WeakKeyDictionary[socket.socket, SessionSocket]] = weakref.WeakKeyDictionary()
 
 
-_connecting: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()  # stand-ins of these are
+# Stand-ins of these are; the future gets a result when they are no more.
+_connecting: Final[weakref.WeakKeyDictionary[socket.socket, asyncio.Future[None]]] = weakref.WeakKeyDictionary()
 
 
 class _StoodInFor(socket.socket):
@@ -148,9 +149,14 @@ def _is_connected(sock: socket.socket) -> bool:
 
 
 async def _connect_stand_in(loop: StackLoop, sock: socket.socket, address: Any) -> None:
-    if sock in _connecting:
-        raise OSError(errno.EALREADY, f"Connect call failed {address}: another is under way")
-    _connecting.add(sock)
+    while (other := _connecting.get(sock)) is not None:
+        if other.get_loop() is not loop:
+            raise OSError(errno.EALREADY, f"Connect call failed {address}: another loop connects this socket")
+        # The kernel's second connect waits for the result of the first, too; who began the first may cancel it.
+        await asyncio.wait([other])
+        if sock in _stand_ins:
+            return
+    under_way = _connecting[sock] = loop.create_future()
     try:
         await loop._stacks.ready("vpp")
         made = SessionSocket(loop._stacks.worker("vpp"), sock.family, sock.type)
@@ -166,7 +172,8 @@ async def _connect_stand_in(loop: StackLoop, sock: socket.socket, address: Any) 
             raise
         _stand_in(made, sock)
     finally:
-        _connecting.discard(sock)
+        del _connecting[sock]
+        under_way.set_result(None)
 
 
 def _forget_ended(sock: Any) -> None:
