@@ -119,7 +119,7 @@ class SessionSocket(SocketCalls):
                 os.eventfd_read(self._poll_fd)
 
     def bind(self, address: tuple[Any, ...]) -> None:
-        """Bind to a numeric address. On VPP errors of a stream socket come with `listen`, as VCL checks there.
+        """Bind to a numeric address. VCL: vppcom_session_bind; of a stream socket `listen` checks it.
 
         Raises:
             OSError: EINVAL, it is bound, listens or is connected; of others what the kernel says.
