@@ -314,6 +314,8 @@ async def sendfile(loop: StackLoop, transport: StreamTransport, file: Any, offse
     written = transport._make_empty_waiter()
     try:
         await written
+        if sock.fileno() < 0:
+            raise ConnectionError("Connection is closed")  # by who has the socket object, too
         with loop._stacks.lent(sock.fileno()):
             sending = transport.sending = loop.create_task(
                 loop.sock_sendfile(sock, file, offset, count, fallback=False)
