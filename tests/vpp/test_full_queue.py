@@ -110,6 +110,8 @@ def test_the_process_ends_while_the_queue_of_vpp_is_full(slow_vpp: VppInstance) 
         assert program.hears() == "closed"
         begin = time.monotonic()
         program.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        program.process.stdin.close()  # a thread may read it, and asyncio waits for its threads
         assert program.process.wait(20) != 0
         assert time.monotonic() - begin < 5
         os.kill(slow_vpp.pid, signal.SIGCONT)

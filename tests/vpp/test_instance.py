@@ -133,7 +133,7 @@ def test_command_line_tells_the_command_where_everything_is(vpp_instance):
         [
             sys.executable,
             "-m",
-            "vppaio.testing.vppinstance",
+            "vppaio.testing",
             "--",
             "sh",
             "-c",
