@@ -54,6 +54,7 @@
  *   attaching without descriptors, or address space   SIGSEGV                 room.py, vpp_segments.c, vpp_fetch()
  *   the same when VPP is back                         stdin's file, SIGSEGV   vpp_shortage.c, vpp_can_attach()
  *   a new segment without a descriptor, or memory     SIGSEGV                 vpp_shortage.c, vpp_look_at_socket()
+ *   VPP dying with messages for the worker            reads freed memory      vpp_descriptors.c, only_the_end()
  *   VPP dying without descriptors                     exit(1)                 vpp_descriptors.c, vpp_pipe()
  *   exec                                              keeps all descriptors   vpp_descriptors.c, vpp_segments.c
  *

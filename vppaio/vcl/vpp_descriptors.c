@@ -134,12 +134,30 @@ vpp_epoll_ctl_of_vcl (int epfd, int op, int fd, struct epoll_event *event)
   return fd >= 0 && fd == vpp_always_readable () ? 0 : rv;
 }
 
+/* VCL takes leave of VPP when it reads of the end of its app socket, and frees the queues. What is named behind it in the same
+ * list would be read from freed memory (vppcom.c: vppcom_epoll_wait_eventfd, 26.06). So the end comes alone. */
+static int
+only_the_end (struct epoll_event *events, int n)
+{
+  int i;
+
+  for (i = 0; i < n; i++)
+    if (events[i].data.u32 == UINT32_MAX)
+      {
+	events[0] = events[i];
+	return 1;
+      }
+  return n;
+}
+
 int
 vpp_epoll_wait_of_vcl (int epfd, struct epoll_event *events, int size, int timeout_ms)
 {
   int n = epoll_wait (epfd, events, size, timeout_ms);
 
-  return n > 0 && vpp_hooks_are_whole ? vpp_look_at_socket (app_sockets[current_worker ()] - 1, events, n) : n;
+  if (n > 0 && vpp_hooks_are_whole)
+    n = vpp_look_at_socket (app_sockets[current_worker ()] - 1, events, n);
+  return n > 0 ? only_the_end (events, n) : n;
 }
 
 /* ---- segments and memory ----------------------------------------------------------------------------------------- */
