@@ -322,10 +322,10 @@ vppaio.run(main())
 
 @pytest.mark.trap("beyond: VPP dies with messages for the worker", guard="vppaio/vcl/vpp_descriptors.c: only_the_end")
 def test_vpp_that_dies_with_messages_on_their_way_is_lost_and_no_more() -> None:
-    """Segments are on their way, and the connections that are to use them, and then there is no VPP: one look finds all.
+    """Segments are on their way, and connections that are to use them, and then there is no VPP: one look finds all.
 
-    VCL reads freed memory only if the end is listed first, and seldom dies of it, so this cannot show the fault each time;
-    `python -m tests.fuzz api --stack vpp --seed 1000 --first 3508 --seeds 1` died of it in one of six runs."""
+    VCL reads freed memory only if the end is listed first, and seldom dies of it, so this cannot show the fault each
+    time; `python -m tests.fuzz api --stack vpp --seed 1000 --first 3508 --seeds 1` died of it in one of six runs."""
     with VppInstance() as vpp, Program(vpp, SERVES, VPPAIO_SEGMENT_SIZE="8M") as program:
         assert program.hears() == "serving"
         for _ in range(5):

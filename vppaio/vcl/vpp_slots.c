@@ -153,30 +153,29 @@ close_listener (int index, uint32_t session)
   uint32_t epoch = w->epoch;
   int round = 0;
 
-  if (!vpp_leaving)
-    while (w->epoch == epoch && has_queue (session) && round < 2000)
-      if (vpp_take_slot (index))
-	{
-	  uint8_t ip[16];
-	  vppcom_endpt peer = { .ip = ip };
-	  int rv = vcl.session_accept (session, &peer, 04000 /* O_NONBLOCK */);
+  while (!vpp_leaving && w->epoch == epoch && has_queue (session) && round < 2000)
+    if (vpp_take_slot (index))
+      {
+	uint8_t ip[16];
+	vppcom_endpt peer = { .ip = ip };
+	int rv = vcl.session_accept (session, &peer, 04000 /* O_NONBLOCK */);
 
-	  if (rv < 0)
-	    {
-	      round += rv != -ECONNABORTED;
-	      continue;
-	    }
-	  clock_gettime (CLOCK_MONOTONIC_COARSE, &vpp_last_accept);
-	  if (vpp_remember ((uint32_t) rv) == 0)
-	    vpp_note_end ((uint32_t) rv);
-	  vcl.session_close ((uint32_t) rv);
-	}
-      else if (!vpp_refuse_one (session))
-	{
-	  round++;
-	  vpp_take_events (index); /* confirmations of what was refused so far */
-	  nanosleep (&pause, 0);
-	}
+	if (rv < 0)
+	  {
+	    round += rv != -ECONNABORTED;
+	    continue;
+	  }
+	clock_gettime (CLOCK_MONOTONIC_COARSE, &vpp_last_accept);
+	if (vpp_remember ((uint32_t) rv) == 0)
+	  vpp_note_end ((uint32_t) rv);
+	vcl.session_close ((uint32_t) rv);
+      }
+    else if (!vpp_refuse_one (session))
+      {
+	round++;
+	vpp_take_events (index); /* confirmations of what was refused so far */
+	nanosleep (&pause, 0);
+      }
   if (w->epoch != epoch)
     close_lost (w, session);
   else if (has_queue (session))
