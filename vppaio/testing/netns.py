@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def _checked(command: Sequence[str], stdin: str = "") -> str:
 
 
 def _setns(fd: int) -> None:
-    if hasattr(os, "setns"):  # Python 3.12
+    if sys.version_info >= (3, 12):
         os.setns(fd, _CLONE_NEWNET)
     elif ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
