@@ -115,4 +115,6 @@ def test_the_process_ends_while_the_queue_of_vpp_is_full(slow_vpp: VppInstance) 
         assert program.process.wait(20) != 0
         assert time.monotonic() - begin < 5
         os.kill(slow_vpp.pid, signal.SIGCONT)
-        assert slow_vpp.healthy()
+        assert slow_vpp.alive(), slow_vpp.log_tail()
+        assert slow_vpp.ctl("show version", timeout=20)  # it has two thousand ends to see to first
+        assert slow_vpp.alive(), slow_vpp.log_tail()
